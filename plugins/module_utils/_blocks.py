@@ -1,0 +1,143 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Blocks: the fixed pieces of a blob in which it is transferred, resumed, verified and repaired."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import itertools
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Callable, TypeVar
+
+from ._errors import Cancelled
+
+BLOCK_SIZE = 16 * 1024 * 1024  # bytes
+
+CHUNK_SIZE = 256 * 1024  # bytes read or received at once: they are still in the CPU's cache when they are hashed
+
+_RECORD_VERSION = "gpufleet-blocks 1"
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def block_count(size: int) -> int:
+    """Return how many blocks a file of ``size`` bytes has. An empty file has none."""
+    return -(-size // BLOCK_SIZE)
+
+
+def block_range(index: int, size: int) -> tuple[int, int]:
+    """Return where a block starts and where it ends (exclusive), in bytes."""
+    return index * BLOCK_SIZE, min((index + 1) * BLOCK_SIZE, size)
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """The digests of a blob's blocks, taken when the blob's own SHA-256 was proven.
+
+    It is stored beside the blob. It tells which blocks are damaged and lets all cores hash one file; as it carries its
+    own checksum and the blob's name, a damaged or foreign record is never believed.
+    """
+
+    sha256: str
+    size: int
+    mtime_ns: int
+    digests: tuple[str, ...]
+
+    def dump(self) -> bytes:
+        """Return the record as it is stored."""
+        body = json.dumps(
+            {"sha256": self.sha256, "size": self.size, "mtime_ns": self.mtime_ns, "blocks": list(self.digests)}
+        )
+        return f"{_RECORD_VERSION} {hashlib.sha256(body.encode()).hexdigest()}\n{body}\n".encode()
+
+    @classmethod
+    def load(cls, content: bytes, sha256: str) -> BlockRecord | None:
+        """Return the record of the blob with that SHA-256, or None when ``content`` is not exactly that."""
+        try:
+            header, body = content.decode().rstrip("\n").split("\n")
+            if header != f"{_RECORD_VERSION} {hashlib.sha256(body.encode()).hexdigest()}":
+                return None
+            document = json.loads(body)
+            record = cls(document["sha256"], document["size"], document["mtime_ns"], tuple(document["blocks"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+        if record.sha256 != sha256 or len(record.digests) != block_count(record.size):
+            return None
+        return record
+
+
+def read_block(descriptor: int, start: int, end: int, update: Callable[[memoryview], object]) -> bool:
+    """Pass the bytes from ``start`` to ``end`` of an open file to ``update``, chunk by chunk.
+
+    :returns: False when the file ends early.
+    """
+    buffer = memoryview(bytearray(CHUNK_SIZE))
+    while start < end:
+        received = os.preadv(descriptor, [buffer[: min(CHUNK_SIZE, end - start)]], start)
+        if not received:
+            return False
+        update(buffer[:received])
+        start += received
+    return True
+
+
+def hash_block(descriptor: int, index: int, size: int) -> str | None:
+    """Return the SHA-256 of one block of an open file in hex, or None when the file ends inside it."""
+    digest = hashlib.sha256()
+    start, end = block_range(index, size)
+    return digest.hexdigest() if read_block(descriptor, start, end, digest.update) else None
+
+
+def hash_file(descriptor: int, size: int, cancelled: threading.Event) -> tuple[str | None, tuple[str, ...]]:
+    """Return a file's SHA-256 and its blocks' digests, read once; the former is None when the file ends early.
+
+    :raises Cancelled: When ``cancelled`` is set meanwhile.
+    """
+    whole = hashlib.sha256()
+    digests = []
+    for index in range(block_count(size)):
+        check_cancelled(cancelled)
+        block = hashlib.sha256()
+
+        def update(chunk: memoryview, block: hashlib._Hash = block) -> None:
+            block.update(chunk)
+            whole.update(chunk)
+
+        if not read_block(descriptor, *block_range(index, size), update):
+            return None, ()
+        digests.append(block.hexdigest())
+    return whole.hexdigest(), tuple(digests)
+
+
+def check_cancelled(cancelled: threading.Event) -> None:
+    """Raise :class:`Cancelled` when the work shall stop."""
+    if cancelled.is_set():
+        raise Cancelled("stopped by a signal or a deadline; what is served was left as it was")
+
+
+def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """Yield each item with the result of ``work``, as they come, computed on all cores.
+
+    Hashing and reading release Python's interpreter lock, so threads are enough. Items are taken from the iterable only
+    shortly before their turn. The first error ends it.
+    """
+    threads = os.cpu_count() or 1
+    waiting = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(threads) as executor:
+        running: dict[concurrent.futures.Future[R], T] = {}
+        while True:
+            for item in itertools.islice(waiting, 2 * threads - len(running)):
+                running[executor.submit(work, item)] = item
+            if not running:
+                return
+            done, _running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), future.result()

@@ -1,0 +1,286 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Generations: numbered sets of models as trees of hard links to blobs, and the link that says which one is served."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ._directory import Directory
+from ._errors import InvalidInput, StoreError
+from ._lockfile import File, Model, lock_digest, parse_models
+from ._store import Store
+
+MANIFEST = ".generation.json"
+CURRENT = "current"
+
+_GENERATIONS = "generations"
+_STAGING = ".new-"
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_CURRENT_TARGET = re.compile(rf"{_GENERATIONS}/([1-9][0-9]{{0,8}})")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a generation holds. ``served`` says whether it ever was the one that ``current`` points to."""
+
+    generation: int
+    models: tuple[Model, ...]
+    served: bool = False
+
+    @property
+    def digest(self) -> str:
+        """The digest of the lock that it was made from."""
+        return lock_digest(self.models)
+
+    def files(self) -> Iterator[tuple[Model, File]]:
+        """Yield every file with its model."""
+        for model in self.models:
+            for file in model.files:
+                yield model, file
+
+    def dump(self) -> bytes:
+        """Return the manifest as it is stored."""
+        document = {
+            "manifest_version": 1,
+            "generation": self.generation,
+            "lock_digest": self.digest,
+            "served": self.served,
+            "models": [model.to_json() for model in self.models],
+        }
+        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def load(cls, content: bytes, generation: int) -> Manifest:
+        """Read a manifest.
+
+        :raises InvalidInput: When it is damaged; it carries a digest of what it says.
+        """
+        where = f"manifest of generation {generation}"
+        try:
+            document: dict[str, Any] = json.loads(content)
+            manifest = cls(generation, parse_models(document["models"], where), bool(document["served"]))
+            intact = document["manifest_version"] == 1 and document["lock_digest"] == manifest.digest
+        except (ValueError, KeyError, TypeError, RecursionError):
+            intact = False
+        if not intact:
+            raise InvalidInput(f"{where} is damaged; stage its models again")
+        return manifest
+
+
+class Generations:
+    """The generations of one store.
+
+    :param store: The store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._root = store.root
+
+    @contextlib.contextmanager
+    def directory(self, create: bool = False) -> Iterator[Directory]:
+        """Open the directory that holds all generations.
+
+        :raises FileNotFoundError: When it does not exist and ``create`` is not set.
+        """
+        with self._root.subdirectory(_GENERATIONS, create) as directory:
+            yield directory
+
+    def path(self, number: int) -> str:
+        """Return where a generation lies."""
+        return os.path.join(self._store.path, _GENERATIONS, str(number))
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all generations, ascending."""
+        try:
+            with self.directory() as directory:
+                return sorted(int(name) for name in directory.names() if _NUMBER.fullmatch(name))
+        except FileNotFoundError:
+            return []
+
+    def manifest(self, number: int) -> Manifest:
+        """Return what a generation holds.
+
+        :raises InvalidInput: When there is no such generation, or its manifest is damaged.
+        """
+        try:
+            with self.directory() as directory, directory.subdirectory(str(number)) as tree:
+                return Manifest.load(tree.read(MANIFEST), number)
+        except FileNotFoundError:
+            known = ", ".join(map(str, self.numbers())) or "none"
+            raise InvalidInput(f"generation {number} is not in {self._store.path}; there are: {known}") from None
+
+    def manifests(self) -> dict[int, Manifest]:
+        """Return all manifests that can be read, by number."""
+        manifests = {}
+        for number in self.numbers():
+            with contextlib.suppress(InvalidInput):
+                manifests[number] = self.manifest(number)
+        return manifests
+
+    def current(self) -> int | None:
+        """Return the number of the generation that is served, or None.
+
+        :raises StoreError: When ``current`` is not the link that we made.
+        """
+        status = self._root.stat(CURRENT)
+        if status is None:
+            return None
+        if stat.S_ISLNK(status.st_mode):
+            match = _CURRENT_TARGET.fullmatch(os.readlink(CURRENT, dir_fd=self._root.descriptor))
+            if match:
+                return int(match.group(1))
+        raise StoreError(
+            f"{self._root.join(CURRENT)} is not a link to one of the store's generations; "
+            "someone replaced it: remove it and run again"
+        )
+
+    def served_models(self) -> tuple[Model, ...]:
+        """Return the models that are served; none when that cannot be told."""
+        current = self.current()
+        try:
+            return () if current is None else self.manifest(current).models
+        except InvalidInput:
+            return ()
+
+    def previous(self) -> int:
+        """Return the number of the generation that was served before the current one.
+
+        Numbers only grow, so it is the highest one below the current that ever was served.
+
+        :raises InvalidInput: When there is none.
+        """
+        current = self.current()
+        served = [number for number, manifest in self.manifests().items() if manifest.served]
+        earlier = [number for number in served if current is None or number < current]
+        if not earlier:
+            raise InvalidInput(f"{self._store.path} has no earlier generation that was served; nothing to go back to")
+        return max(earlier)
+
+    def build(self, models: tuple[Model, ...]) -> int:
+        """Make a generation of blobs that are all in the store, and return its number.
+
+        It appears under its number as a whole, or not at all.
+        """
+        with self.directory(create=True) as directory:
+            self.clean()
+            number = max([0, *self.numbers(), self.current() or 0]) + 1
+            name = f"{_STAGING}{number}"
+            with directory.subdirectory(name, create=True) as tree:
+                for model in models:
+                    with tree.subdirectory(model.name, create=True) as model_tree:
+                        self._link_files(model, model_tree)
+                tree.write(MANIFEST, Manifest(number, models).dump())
+            directory.rename(name, str(number))
+        return number
+
+    def clean(self) -> None:
+        """Remove what interrupted runs left half made."""
+        with self.directory() as directory:
+            for name in directory.names():
+                if name.startswith(_STAGING):
+                    directory.remove(name)
+
+    def _link_files(self, model: Model, tree: Directory) -> None:
+        directories = [tree]
+        parents: list[str] = []
+        # In order of their directories, so that each is opened once and made durable when it is complete.
+        for file in sorted(model.files, key=lambda file: file.path.split("/")[:-1]):
+            *wanted, name = file.path.split("/")
+            while parents != wanted[: len(parents)]:
+                parents.pop()
+                self._close(directories.pop())
+            for part in wanted[len(parents) :]:
+                parents.append(part)
+                directories.append(directories[-1].subdirectory(part, create=True))
+            self.link(file, directories[-1], name)
+        while len(directories) > 1:
+            self._close(directories.pop())
+        tree.sync()
+
+    @staticmethod
+    def _close(directory: Directory) -> None:
+        directory.sync()
+        directory.close()
+
+    def link(self, file: File, tree: Directory, name: str) -> None:
+        """Link a blob into a generation's tree.
+
+        :raises StoreError: When the filesystem cannot.
+        """
+        try:
+            with self._store.blob_directory(file.sha256) as blobs:
+                blobs.link(file.sha256, tree, name)
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                raise StoreError(
+                    f"{self._store.path}: its filesystem refused a hard link ({error.strerror}); use one that has them"
+                ) from None
+            raise
+
+    @contextlib.contextmanager
+    def parent_of(self, number: int, model: Model, file: File, create: bool = False) -> Iterator[tuple[Directory, str]]:
+        """Open the directory of a generation's file; give it with the file's name in it.
+
+        :param create: Make missing directories, in the place of whatever else has their names.
+        :raises FileNotFoundError: When one is missing and ``create`` is not set.
+        """
+        with contextlib.ExitStack() as opened:
+            directory = opened.enter_context(self.directory())
+            path = f"{number}/{model.name}/{file.path}".split("/")
+            for parent in path[:-1]:
+                status = directory.stat(parent)
+                if create and status is not None and not stat.S_ISDIR(status.st_mode):
+                    directory.remove(parent)
+                directory = opened.enter_context(directory.subdirectory(parent, create))
+            yield directory, path[-1]
+
+    def relink(self, number: int, model: Model, file: File) -> None:
+        """Put a file of a generation back as the hard link to its blob, whatever has taken its place."""
+        with self.parent_of(number, model, file, create=True) as (directory, name):
+            temporary = f".{name[:200]}.new"
+            directory.remove(temporary)
+            self.link(file, directory, temporary)
+            status = directory.stat(name)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                directory.remove(name)
+            directory.rename(temporary, name)
+
+    def activate(self, number: int) -> None:
+        """Serve a generation: one atomic switch for all its models.
+
+        :raises InvalidInput: When there is no such generation, or its manifest is damaged.
+        """
+        manifest = self.manifest(number)
+        if not manifest.served:
+            with self.directory() as directory, directory.subdirectory(str(number)) as tree:
+                tree.write(MANIFEST, replace(manifest, served=True).dump())
+        temporary = f".{CURRENT}.new"
+        self._root.remove(temporary)
+        os.symlink(f"{_GENERATIONS}/{number}", temporary, dir_fd=self._root.descriptor)
+        if self._root.owner is not None:
+            os.chown(temporary, *self._root.owner, dir_fd=self._root.descriptor, follow_symlinks=False)
+        self._root.rename(temporary, CURRENT)
+
+    def remove(self, number: int) -> None:
+        """Remove a generation that is not served. It disappears as a whole before its files do.
+
+        :raises InvalidInput: When it is served.
+        """
+        if number == self.current():
+            raise InvalidInput(f"generation {number} is being served; serve another one before you remove it")
+        with self.directory() as directory:
+            if directory.stat(str(number)) is not None:
+                directory.rename(str(number), f"{_STAGING}{number}")
+                self.clean()

@@ -1,0 +1,140 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Is every blob what its name says? Reads and hashes blobs on all cores and names the damaged blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ._blocks import BlockRecord, block_count, check_cancelled, hash_block, hash_file, in_parallel
+from ._store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What hashing a blob showed.
+
+    ``damage`` is None for a blob that is whole, else it says what is wrong. ``blocks`` are the damaged blocks, or None
+    when the blob must be fetched as a whole: it is lost, or nothing trustworthy tells its blocks apart.
+    """
+
+    sha256: str
+    size: int
+    hashed_bytes: int = 0
+    damage: str | None = None
+    blocks: tuple[int, ...] | None = None
+    record: BlockRecord | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is no such blob at all."""
+        return self.damage == _LOST
+
+
+_LOST = "it is lost"
+
+
+class _Blob:
+    """A blob while it is hashed: block by block where its record tells the blocks' digests, else in one piece."""
+
+    def __init__(self, store: Store, sha256: str, size: int) -> None:
+        self._store = store
+        self._sha256 = sha256
+        self._size = size
+        self._record = store.read_record(sha256)
+        self._descriptor = store.open_blob(sha256)
+        self._found_size = os.fstat(self._descriptor).st_size
+        self._bad: list[int] = []
+        self._whole_is_bad = False
+        known = self._record is not None and self._record.size == size and size > 0
+        self.pieces: list[int | None] = list(range(block_count(size))) if known else [None]
+        self._left = len(self.pieces)
+
+    def check(self, piece: int | None, cancelled: threading.Event) -> bool:
+        """Hash a block, or the whole file; return whether it is right."""
+        check_cancelled(cancelled)
+        try:
+            if piece is None:
+                return self._check_whole(cancelled)
+            assert self._record is not None
+            return hash_block(self._descriptor, piece, self._size) == self._record.digests[piece]
+        except OSError as error:
+            if error.errno == errno.EIO:  # the disk itself says that it cannot read this
+                return False
+            raise
+
+    def _check_whole(self, cancelled: threading.Event) -> bool:
+        sha256, digests = hash_file(self._descriptor, self._size, cancelled)
+        if sha256 != self._sha256:
+            return False
+        mtime_ns = os.fstat(self._descriptor).st_mtime_ns
+        self._record = BlockRecord(self._sha256, self._size, mtime_ns, digests)
+        with contextlib.suppress(OSError):  # a store that is read-only, or not ours, can be verified all the same
+            self._store.write_record(self._record)
+        return True
+
+    def conclude(self, piece: int | None, right: bool) -> Finding | None:
+        """Note the result for a piece; return the finding after the last one."""
+        if not right and piece is None:
+            self._whole_is_bad = True
+        elif not right and piece is not None:
+            self._bad.append(piece)
+        self._left -= 1
+        if self._left:
+            return None
+        os.close(self._descriptor)
+        if self._whole_is_bad:
+            damage, blocks = f"its content is not SHA-256 {self._sha256}", None
+        elif self._bad:
+            damage = f"{len(self._bad)} of its {block_count(self._size)} blocks are not as they were received"
+            blocks = tuple(sorted(self._bad))
+        elif self._found_size != self._size:
+            damage, blocks = f"expected {self._size} bytes, found {self._found_size}", ()
+        else:
+            damage, blocks = None, ()
+        return Finding(self._sha256, self._size, self._found_size, damage, blocks, self._record)
+
+
+def check_blobs(
+    store: Store,
+    blobs: Iterable[tuple[str, int]],
+    cancelled: threading.Event,
+    budget_seconds: float | None = None,
+) -> Iterator[Finding]:
+    """Hash blobs and yield a finding for each, as they come.
+
+    A blob without block digests, or with a damaged record of them, is hashed as a whole; when it proves to be right it
+    gets a new record.
+
+    :param blobs: SHA-256 and size in bytes of each, in the order in which they shall be taken.
+    :param budget_seconds: Begin with no further blob after that time.
+    :raises Cancelled: When ``cancelled`` is set meanwhile.
+    """
+    deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+    lost = []
+
+    def pieces() -> Iterator[tuple[_Blob, int | None]]:
+        for sha256, size in blobs:
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            try:
+                blob = _Blob(store, sha256, size)
+            except FileNotFoundError:
+                lost.append(Finding(sha256, size, damage=_LOST))
+                continue
+            for piece in blob.pieces:
+                yield blob, piece
+
+    for (blob, piece), right in in_parallel(lambda item: item[0].check(item[1], cancelled), pieces()):
+        finding = blob.conclude(piece, right)
+        if finding is not None:
+            yield finding
+    yield from lost

@@ -1,0 +1,113 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is there of a blob while it is received: a file with holes, and a journal of the blocks that it has.
+
+A block is journalled after its bytes were written. After a crash the journal may name a block whose bytes never
+reached the disk, so nobody believes it: a block counts only when its bytes hash to what the journal says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+from ._blocks import block_count
+from ._directory import Directory
+from ._errors import StoreError
+
+_HEADER = "gpufleet-journal 1"
+
+
+class Partial:
+    """The partial file of one blob, open for writing. Its methods may be called from several threads."""
+
+    def __init__(self, directory: Directory, sha256: str, size: int) -> None:
+        """Open the partial file, or make it with its journal.
+
+        :param directory: The store's directory of partial files.
+        """
+        self.directory = directory
+        self.name = sha256
+        self.size = size
+        self.descriptor = directory.open(self.name, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            status = os.fstat(self.descriptor)
+            if status.st_nlink != 1:
+                raise StoreError(f"{directory.join(self.name)} has a second name on this filesystem; remove it")
+            os.ftruncate(self.descriptor, size)
+            self._journal = directory.open(journal_name(sha256), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        if os.fstat(self._journal).st_size == 0:
+            self._append(f"{_HEADER} {size}\n")
+
+    def close(self) -> None:
+        """Close both files and keep them for the next run."""
+        os.close(self.descriptor)
+        os.close(self._journal)
+
+    def remove(self) -> None:
+        """Remove both files."""
+        self.directory.remove(self.name)
+        self.directory.remove(journal_name(self.name))
+
+    def reserve(self) -> None:
+        """Take the disk space for the whole blob now.
+
+        :raises OSError: When the disk has not enough left.
+        """
+        if self.size:
+            try:
+                os.posix_fallocate(self.descriptor, 0, self.size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a filesystem without reservations
+                    raise OSError(error.errno, error.strerror, self.directory.join(self.name)) from None
+
+    def journalled(self) -> dict[int, str]:
+        """Return the digests of the blocks that were received, as far as the journal can be read."""
+        return read_journal(self.directory, self.name, self.size)
+
+    def record(self, index: int, digest: str) -> None:
+        """Note that a block was received and has that SHA-256."""
+        self._append(f"{index} {digest}\n")
+
+    def forget(self) -> None:
+        """Forget every block."""
+        os.ftruncate(self._journal, 0)
+        self._append(f"{_HEADER} {self.size}\n")
+
+    def write(self, chunk: memoryview, offset: int) -> None:
+        """Write bytes at their place in the blob."""
+        while chunk:
+            written = os.pwrite(self.descriptor, chunk, offset)
+            chunk, offset = chunk[written:], offset + written
+
+    def _append(self, line: str) -> None:
+        os.write(self._journal, line.encode())  # one short write at the end: whole lines even from several threads
+
+
+def journal_name(sha256: str) -> str:
+    """Return the name of a partial file's journal, beside it."""
+    return f"{sha256}.journal"
+
+
+def read_journal(directory: Directory, sha256: str, size: int) -> dict[int, str]:
+    """Return the digests of the journalled blocks of a blob by their index; lines that a crash cut off do not count."""
+    blocks: dict[int, str] = {}
+    try:
+        lines = directory.read(journal_name(sha256)).decode("ascii", "replace").split("\n")
+    except FileNotFoundError:
+        return blocks
+    if lines[0] != f"{_HEADER} {size}":
+        return blocks
+    count = block_count(size)
+    for line in lines[1:-1]:
+        with contextlib.suppress(ValueError):
+            index, digest = line.split(" ")
+            if index.isdecimal() and int(index) < count and len(digest) == 64:
+                blocks[int(index)] = digest
+    return blocks

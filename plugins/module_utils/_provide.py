@@ -1,0 +1,150 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Provide blobs: whatever is missing or damaged is fetched, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Callable
+
+from ._blocks import BlockRecord, block_range, read_block
+from ._download import Download
+from ._errors import ContentError
+from ._formats import check_structure
+from ._integrity import Finding
+from ._lockfile import File, Model
+from ._partial import Partial
+from ._source import Hub, Source
+from ._store import BLOB_MODE, Store
+from ._transfer import Limits, Progress, Transfer
+
+
+@dataclass(frozen=True)
+class Need:
+    """A blob that is wanted, with one of the files that want it.
+
+    ``finding`` says which of its blocks are damaged; None when there is no such blob yet.
+    """
+
+    model: Model
+    file: File
+    finding: Finding | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return f"{self.file.path} of {self.model.name}"
+
+
+def provide(
+    store: Store,
+    needs: Iterable[Need],
+    hub: Hub,
+    limits: Limits,
+    report: Callable[[Progress], None],
+    cancelled: threading.Event,
+) -> int:
+    """Fetch what is needed; when this returns, every needed blob is whole and durable.
+
+    A blob that is missing, or whose damaged blocks are not known, is fetched as a whole into a partial file and takes
+    its place by a rename. Otherwise the damaged blocks alone are fetched, and written over the bad bytes in place.
+
+    :returns: The bytes that came over the network.
+    :raises ModelsError: When it cannot; what was received is kept in partial files.
+    """
+    with store.partials(create=True) as partials, contextlib.ExitStack() as opened:
+        downloads = []
+        by_download: dict[Download, Need] = {}
+        for need in needs:
+            if need.finding is not None and need.finding.blocks == ():
+                _patch(store, need.finding, None)
+                continue
+            partial = Partial(partials, need.file.sha256, need.file.size)
+            opened.callback(partial.close)
+            source = Source(hub, hub.file_url(need.model.repo_id, need.model.commit, need.file.path), need.file.size)
+            download = _download(need, source, partial)
+            downloads.append(download)
+            by_download[download] = need
+
+        def finish(download: Download) -> None:
+            _finish(store, by_download[download], download)
+
+        if not downloads:
+            return 0
+        return Transfer(downloads, limits, finish, report, cancelled).run()
+
+
+def _download(need: Need, source: Source, partial: Partial) -> Download:
+    finding = need.finding
+    if finding is None or finding.blocks is None or finding.record is None:
+        partial.reserve()
+        return Download(need.label, need.file.sha256, source, partial)
+    return Download(need.label, need.file.sha256, source, partial, finding.record.digests, finding.blocks)
+
+
+def _finish(store: Store, need: Need, download: Download) -> None:
+    if download.expected is not None:
+        assert need.finding is not None
+        _patch(store, need.finding, download.partial)
+        download.partial.remove()
+        return
+    try:
+        check_structure(need.file.path, download.partial.descriptor, download.size)
+    except ContentError as error:
+        download.partial.remove()
+        raise ContentError(
+            f"{need.label}: {error}; it is what the lock names, so the repository itself holds it: "
+            "correct the catalog and lock again"
+        ) from None
+    store.adopt(download.partial, tuple(digest for digest in download.digests if digest is not None))
+
+
+def _patch(store: Store, finding: Finding, partial: Partial | None) -> None:
+    """Write proven blocks over damaged ones, in place.
+
+    Only bytes that are right are ever written, so a crash leaves each block as bad as it was, or better.
+    """
+    assert finding.record is not None
+    assert finding.blocks is not None
+    with store.blob_directory(finding.sha256) as directory:
+        # Another account than root may not write to a file of mode 0444, not even to its own.
+        reader = directory.open(finding.sha256, os.O_RDONLY)
+        os.fchmod(reader, 0o644)
+        os.close(reader)
+        blob = directory.open(finding.sha256, os.O_RDWR)
+    try:
+        os.ftruncate(blob, finding.size)
+        for index in finding.blocks:
+            assert partial is not None
+            position = block_range(index, finding.size)[0]
+
+            def write(chunk: memoryview) -> None:
+                nonlocal position
+                while chunk:
+                    written = os.pwrite(blob, chunk, position)
+                    chunk, position = chunk[written:], position + written
+
+            read_block(partial.descriptor, *block_range(index, finding.size), write)
+        os.fsync(blob)
+    finally:
+        os.close(blob)
+    reseal(store, finding.record)
+
+
+def reseal(store: Store, record: BlockRecord) -> None:
+    """Give a blob whose content is right the mode and the time that it had when it was received."""
+    descriptor = store.open_blob(record.sha256)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_mtime_ns != record.mtime_ns or stat.S_IMODE(status.st_mode) != BLOB_MODE:
+            os.fchmod(descriptor, BLOB_MODE)
+            os.utime(descriptor, ns=(record.mtime_ns, record.mtime_ns))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,122 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a store holds that nobody needs, and removing it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from ._generation import Generations, Manifest
+from ._ledger import Ledger
+from ._partial import journal_name
+from ._store import Store, record_name
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What pruning removes. ``freed_bytes`` is what it takes on disk, without what other hard links keep."""
+
+    generations: tuple[int, ...]
+    blobs: tuple[str, ...]
+    partials: tuple[str, ...]
+    freed_bytes: int
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to remove."""
+        return not (self.generations or self.blobs or self.partials)
+
+
+class _Removal:
+    """Adds up what the disk has more when some entries are removed: a file counts once its last link goes."""
+
+    def __init__(self) -> None:
+        self._links: Counter[tuple[int, int]] = Counter()
+        self.freed_bytes = 0
+
+    def add(self, status: os.stat_result) -> None:
+        key = (status.st_dev, status.st_ino)
+        self._links[key] += 1
+        if stat.S_ISDIR(status.st_mode) or self._links[key] == status.st_nlink:
+            self.freed_bytes += status.st_blocks * 512
+
+    def links_left(self, status: os.stat_result) -> int:
+        return status.st_nlink - self._links[(status.st_dev, status.st_ino)]
+
+
+def surplus_generations(
+    numbers: list[int], manifests: dict[int, Manifest], current: int | None, keep: int
+) -> tuple[int, ...]:
+    """Return the generations to remove, ascending.
+
+    The current one and the ``keep - 1`` that were served before it stay, and so does whatever was staged after it.
+    Without a current one the ``keep`` highest stay.
+
+    :param numbers: All generations, ascending, also those whose manifest cannot be read.
+    """
+    earlier = [number for number in numbers if current is None or number < current]
+    candidates = [number for number in earlier if number in manifests and (current is None or manifests[number].served)]
+    kept = candidates[max(0, len(candidates) - (keep if current is None else keep - 1)) :]
+    return tuple(number for number in earlier if number not in kept)
+
+
+def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
+    """Find generations beyond ``keep``, blobs that no remaining generation links to, and abandoned partial files.
+
+    :param keep: Generations to keep, with the current one; at least 1.
+    :param partial_max_age: Seconds since a partial file was last written to.
+    """
+    generations = Generations(store)
+    surplus = surplus_generations(generations.numbers(), generations.manifests(), generations.current(), keep)
+    removal = _Removal()
+    with contextlib.suppress(FileNotFoundError), generations.directory() as directory:
+        for name in map(str, surplus):
+            with directory.subdirectory(name) as tree:
+                for status in (os.fstat(tree.descriptor), *(status for _path, status in tree.walk())):
+                    removal.add(status)
+    blobs = []
+    stored = store.blobs()
+    for name, status in stored.items():
+        if _SHA256.fullmatch(name) and removal.links_left(status) <= 1:
+            blobs.append(name)
+            removal.add(status)
+            if record_name(name) in stored:
+                removal.add(stored[record_name(name)])
+    partials = []
+    with contextlib.suppress(FileNotFoundError), store.partials() as directory:
+        for name in filter(_SHA256.fullmatch, directory.names()):
+            status_or_none = directory.stat(name)
+            if status_or_none is not None and time.time() - status_or_none.st_mtime >= partial_max_age:
+                partials.append(name)
+                for entry in (name, journal_name(name)):
+                    found = directory.stat(entry)
+                    if found is not None:
+                        removal.add(found)
+    return Garbage(surplus, tuple(blobs), tuple(partials), removal.freed_bytes)
+
+
+def remove_garbage(store: Store, garbage: Garbage) -> None:
+    """Remove what was found. The caller is the store's writer."""
+    generations = Generations(store)
+    for number in garbage.generations:
+        generations.remove(number)
+    for sha256 in garbage.blobs:
+        store.remove_blob(sha256)
+    if garbage.partials:
+        with store.partials() as directory:
+            for sha256 in garbage.partials:
+                directory.remove(sha256)
+                directory.remove(journal_name(sha256))
+    Ledger(store.root).append(
+        [{"event": "pruned", "generations": list(garbage.generations), "freed_bytes": garbage.freed_bytes}]
+    )

@@ -1,0 +1,71 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Carry out a plan: stage a generation, serve it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from ._generation import Generations
+from ._integrity import check_blobs
+from ._ledger import Ledger
+from ._plan import Plan
+from ._progress import ProgressFile
+from ._provide import Need, provide, reseal
+from ._source import Hub
+from ._store import Store
+from ._transfer import Limits
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a plan: the generation with the wanted models, and the bytes that came over the network."""
+
+    generation: int
+    downloaded_bytes: int = 0
+
+
+def carry_out(plan: Plan, store: Store, hub: Hub, limits: Limits, cancelled: threading.Event) -> Outcome:
+    """Do what a plan says. The caller is the store's writer.
+
+    :raises ModelsError: When it cannot; what is served was left as it was.
+    :raises OSError: When the disk fails; the same holds.
+    """
+    downloaded = 0
+    generation = plan.use
+    if generation is None:
+        downloaded = _provide_all(plan, store, hub, limits, cancelled)
+        generation = Generations(store).build(plan.models)
+        Ledger(store.root).append([{"event": "staged", "generation": generation}])
+    if plan.activate:
+        activate(store, generation)
+    return Outcome(generation, downloaded)
+
+
+def activate(store: Store, generation: int) -> None:
+    """Serve a generation. The caller is the store's writer."""
+    Generations(store).activate(generation)
+    Ledger(store.root).append([{"event": "activated", "generation": generation}])
+
+
+def _provide_all(plan: Plan, store: Store, hub: Hub, limits: Limits, cancelled: threading.Event) -> int:
+    """Hash what is there, fetch what is not or is damaged; return the bytes that came over the network."""
+    needs = list(plan.fetch)
+    reuse = {need.file.sha256: need for need in plan.reuse}
+    blobs = [(need.file.sha256, need.file.size) for need in plan.reuse]
+    for finding in check_blobs(store, blobs, cancelled):
+        need = reuse[finding.sha256]
+        if finding.damage:
+            needs.append(Need(need.model, need.file, finding))
+        elif finding.record:
+            reseal(store, finding.record)
+    with ProgressFile(store, "stage") as report:
+        downloaded = provide(store, needs, hub, limits, report, cancelled)
+    files = {file.sha256: file for model in plan.models for file in model.files}
+    Ledger(store.root).append(
+        {"event": "verified", "sha256": file.sha256, "bytes": file.size} for file in files.values()
+    )
+    return downloaded

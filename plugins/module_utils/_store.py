@@ -1,0 +1,189 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The store: the directory on a host that this collection owns, its blobs, and the one writer that it has at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ._blocks import BlockRecord
+from ._directory import Directory
+from ._errors import StoreError
+from ._partial import Partial
+
+BLOB_MODE = 0o444
+
+_BLOBS, _PARTIAL, _LOCK = "blobs", "partial", ".lock"
+
+
+class Store:
+    """An open store. Use it as a context manager.
+
+    :param root: Its directory.
+    """
+
+    def __init__(self, root: Directory) -> None:
+        self.root = root
+        self.path = root.path
+
+    @classmethod
+    def open(cls, path: str, owner: tuple[int, int] | None = None) -> Store | None:
+        """Open a store that exists; return None when there is no directory.
+
+        :param owner: User and group id for whatever will be made in it; None leaves that to the process.
+        :raises StoreError: When the path is no directory.
+        """
+        try:
+            return cls(Directory.open_root(path, owner))
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            raise StoreError(f"{path} is not a directory; choose another root") from None
+
+    @classmethod
+    def create(cls, path: str, owner: tuple[int, int] | None = None) -> Store:
+        """Open a store, and make its directory first where it is missing (mode 0755)."""
+        missing = not os.path.isdir(path)
+        os.makedirs(path, 0o755, exist_ok=True)
+        root = Directory.open_root(path, owner)
+        if missing and owner is not None:
+            os.fchown(root.descriptor, *owner)
+        return cls(root)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.root.close()
+
+    @contextlib.contextmanager
+    def writer(self, operation: str, lock_timeout: float) -> Iterator[None]:
+        """Be the store's only writer meanwhile.
+
+        The lock belongs to the open file, so a killed holder blocks nobody.
+
+        :param operation: What is done, for whoever waits.
+        :param lock_timeout: Seconds to wait for another writer.
+        :raises StoreError: When the other writer is not done by then.
+        """
+        descriptor = self.root.open(_LOCK, os.O_RDWR | os.O_CREAT)
+        try:
+            deadline = time.monotonic() + lock_timeout
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise StoreError(
+                            f"{self.path} is in use by {self._holder()}; waited {lock_timeout:g} s for it: "
+                            "try again later, or with a longer lock_timeout"
+                        ) from None
+                    time.sleep(0.1)
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "operation": operation}
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _holder(self) -> str:
+        with contextlib.suppress(ValueError, KeyError, OSError):
+            holder: dict[str, Any] = json.loads(self.root.read(_LOCK))
+            return f"{holder['operation']} (process {holder['pid']} on {holder['host']})"
+        return "another process"
+
+    def free_bytes(self) -> tuple[int, int]:
+        """Return the bytes that may still be written, and the filesystem's size in bytes."""
+        status = os.fstatvfs(self.root.descriptor)
+        return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+
+    # Blobs.
+
+    @contextlib.contextmanager
+    def blob_directory(self, sha256: str, create: bool = False) -> Iterator[Directory]:
+        """Open the directory in which a blob and its record lie.
+
+        :raises FileNotFoundError: When it does not exist and ``create`` is not set.
+        """
+        with self.root.subdirectory(_BLOBS, create) as blobs, blobs.subdirectory(sha256[:2], create) as directory:
+            yield directory
+
+    def blob_status(self, sha256: str) -> os.stat_result | None:
+        """Return what ``lstat`` says of a blob, or None when there is none."""
+        try:
+            with self.blob_directory(sha256) as directory:
+                return directory.stat(sha256)
+        except FileNotFoundError:
+            return None
+
+    def open_blob(self, sha256: str, flags: int = os.O_RDONLY) -> int:
+        """Open a blob and return the descriptor.
+
+        :raises FileNotFoundError: When it does not exist.
+        """
+        with self.blob_directory(sha256) as directory:
+            return directory.open(sha256, flags)
+
+    def read_record(self, sha256: str) -> BlockRecord | None:
+        """Return a blob's block digests, or None when there are none to be trusted."""
+        try:
+            with self.blob_directory(sha256) as directory:
+                return BlockRecord.load(directory.read(record_name(sha256)), sha256)
+        except FileNotFoundError:
+            return None
+
+    def write_record(self, record: BlockRecord) -> None:
+        """Put a blob's block digests in place."""
+        with self.blob_directory(record.sha256, create=True) as directory:
+            directory.write(record_name(record.sha256), record.dump(), BLOB_MODE)
+
+    @contextlib.contextmanager
+    def partials(self, create: bool = False) -> Iterator[Directory]:
+        """Open the directory of partial files.
+
+        :raises FileNotFoundError: When it does not exist and ``create`` is not set.
+        """
+        with self.root.subdirectory(_PARTIAL, create) as directory:
+            yield directory
+
+    def adopt(self, partial: Partial, digests: tuple[str, ...]) -> None:
+        """Make a blob of a partial file whose content was proven to be the blob's; replace a damaged one."""
+        os.fchmod(partial.descriptor, BLOB_MODE)
+        os.fsync(partial.descriptor)
+        mtime_ns = os.fstat(partial.descriptor).st_mtime_ns
+        self.write_record(BlockRecord(partial.name, partial.size, mtime_ns, digests))
+        with self.blob_directory(partial.name) as directory:
+            partial.directory.rename(partial.name, partial.name, directory)
+        partial.remove()
+
+    def remove_blob(self, sha256: str) -> None:
+        """Remove a blob and its record."""
+        with self.blob_directory(sha256) as directory:
+            directory.remove(sha256)
+            directory.remove(record_name(sha256))
+
+    def blobs(self) -> dict[str, os.stat_result]:
+        """Return what ``lstat`` says of every blob and every record, by name."""
+        try:
+            with self.root.subdirectory(_BLOBS) as blobs:
+                return {
+                    path.rpartition("/")[2]: status for path, status in blobs.walk() if stat.S_ISREG(status.st_mode)
+                }
+        except FileNotFoundError:
+            return {}
+
+
+def record_name(sha256: str) -> str:
+    """Return the name of a blob's record, beside the blob."""
+    return f"{sha256}.blocks"

@@ -1,0 +1,187 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Verify a generation against its manifest, and repair it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from ._blocks import hash_file
+from ._generation import Generations, Manifest
+from ._inspect import LOST, MISSING, REPLACED, TIME, Inspection, inspect
+from ._integrity import Finding, check_blobs
+from ._ledger import Ledger
+from ._lockfile import File, Model
+from ._progress import ProgressFile
+from ._provide import Need, provide, reseal
+from ._source import Hub
+from ._store import BLOB_MODE, Store
+from ._transfer import Limits
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One file of a generation that is not as it must be. ``missing``: there is nothing of it to read."""
+
+    model: Model
+    file: File
+    missing: bool
+    reason: str
+    blocks: tuple[int, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the defect as modules report it."""
+        return {
+            "model": self.model.name,
+            "path": self.file.path,
+            "sha256": self.file.sha256,
+            "reason": self.reason,
+            "blocks": None if self.blocks is None else list(self.blocks),
+        }
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What looking at a generation showed. ``findings`` has an entry for each blob that was hashed."""
+
+    manifest: Manifest
+    inspection: Inspection
+    findings: dict[str, Finding]
+
+    def defects(self) -> list[Defect]:
+        """Return the files that are not as they must be, in the manifest's order."""
+        problems = {(problem.model.name, problem.file.path): problem for problem in self.inspection.problems}
+        defects = []
+        for model, file in self.manifest.files():
+            finding = self.findings.get(file.sha256)
+            problem = problems.get((model.name, file.path))
+            if finding is not None and finding.damage:
+                defects.append(Defect(model, file, finding.lost, finding.damage, finding.blocks))
+            # The time of a blob says nothing once its content was hashed.
+            elif problem is not None and not (finding is not None and problem.kind == TIME):
+                defects.append(Defect(model, file, problem.kind in (MISSING, LOST), problem.detail))
+        return defects
+
+    def verified(self, hashed_only: bool) -> list[str]:
+        """Return the paths, below the generation, of the files that are as they must be."""
+        defective = {(defect.model.name, defect.file.path) for defect in self.defects()}
+        return [
+            f"{model.name}/{file.path}"
+            for model, file in self.manifest.files()
+            if (model.name, file.path) not in defective and (not hashed_only or file.sha256 in self.findings)
+        ]
+
+    def hashed_bytes(self) -> int:
+        """Return the bytes that were hashed."""
+        return sum(finding.hashed_bytes for finding in self.findings.values())
+
+
+def examine(
+    store: Store,
+    manifest: Manifest,
+    full: bool,
+    budget_seconds: float | None,
+    cancelled: threading.Event,
+) -> Examination:
+    """Look at a generation and, if ``full``, hash its blobs, the longest unverified first.
+
+    Needs no network, and nothing but the right to read.
+
+    :param budget_seconds: Begin to hash no further blob after that time.
+    """
+    inspection = inspect(store, manifest)
+    findings = {}
+    if full:
+        sizes = {file.sha256: file.size for _model, file in manifest.files()}
+        last = Ledger(store.root).last_verified()
+        order = sorted(sizes.items(), key=lambda item: last.get(item[0], (-1, ""))[0])
+        findings = {finding.sha256: finding for finding in check_blobs(store, order, cancelled, budget_seconds)}
+    return Examination(manifest, inspection, findings)
+
+
+def repair(
+    store: Store, examination: Examination, hub: Hub, limits: Limits, cancelled: threading.Event
+) -> tuple[Examination, int]:
+    """Mend what an examination found, and examine that again. The caller is the store's writer.
+
+    Good content is never touched: damaged blocks are overwritten in place, lost blobs are fetched, files that are not
+    their blob are linked to it again.
+
+    :returns: The state afterwards, and the bytes that came over the network.
+    """
+    manifest = examination.manifest
+    files = {file.sha256: (model, file) for model, file in manifest.files()}
+    suspects = {defect.file.sha256: defect.file.size for defect in examination.defects()}
+    findings = dict(examination.findings)
+    unknown = [(sha256, size) for sha256, size in suspects.items() if sha256 not in findings]
+    findings.update({finding.sha256: finding for finding in check_blobs(store, unknown, cancelled)})
+
+    needs = []
+    for sha256, finding in findings.items():
+        if finding.lost and _recover(store, manifest, sha256, cancelled):
+            continue
+        if finding.damage:
+            needs.append(Need(*files[sha256], None if finding.lost else finding))
+        elif finding.record is not None:
+            reseal(store, finding.record)
+    with ProgressFile(store, "repair") as report:
+        downloaded = provide(store, needs, hub, limits, report, cancelled)
+
+    for problem in inspect(store, manifest).problems:
+        if problem.kind in (MISSING, REPLACED):
+            Generations(store).relink(manifest.generation, problem.model, problem.file)
+    findings.update({finding.sha256: finding for finding in check_blobs(store, suspects.items(), cancelled)})
+    return Examination(manifest, inspect(store, manifest), findings), downloaded
+
+
+def _recover(store: Store, manifest: Manifest, sha256: str, cancelled: threading.Event) -> bool:
+    """Take a lost blob back from a file of the generation that still has its content; return whether there is one."""
+    generations = Generations(store)
+    for model, file in manifest.files():
+        if file.sha256 != sha256:
+            continue
+        with contextlib.suppress(FileNotFoundError), generations.parent_of(manifest.generation, model, file) as place:
+            directory, name = place
+            descriptor = directory.open(name, os.O_RDONLY)
+            try:
+                whole = os.fstat(descriptor).st_size == file.size
+                if whole and hash_file(descriptor, file.size, cancelled)[0] == sha256:
+                    os.fchmod(descriptor, BLOB_MODE)
+                    with store.blob_directory(sha256, create=True) as blobs:
+                        directory.link(name, blobs, sha256)
+                    return True
+            finally:
+                os.close(descriptor)
+    return False
+
+
+def record(store: Store, examination: Examination, repaired: list[Defect]) -> None:
+    """Write what was found into the ledger."""
+    events: list[dict[str, Any]] = []
+    for finding in examination.findings.values():
+        if finding.damage:
+            blocks = None if finding.blocks is None else list(finding.blocks)
+            events.append({"event": "corrupt", "sha256": finding.sha256, "blocks": blocks})
+        else:
+            events.append({"event": "verified", "sha256": finding.sha256, "bytes": finding.size})
+    events.extend({"event": "repaired", **defect.to_json()} for defect in repaired)
+    Ledger(store.root).append(events)
+
+
+def coverage(store: Store, manifest: Manifest) -> dict[str, Any]:
+    """Return how well the ledger covers a generation.
+
+    ``oldest_verification`` is the time of the file that was verified longest ago, or None while some never were since
+    the ledger began; ``never_verified`` counts those.
+    """
+    last = Ledger(store.root).last_verified()
+    blobs = {file.sha256 for _model, file in manifest.files()}
+    times = [last[sha256] for sha256 in blobs if sha256 in last]
+    never = len(blobs) - len(times)
+    return {"never_verified": never, "oldest_verification": None if never or not times else min(times)[1]}
