@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import itertools
 import json
@@ -74,47 +75,56 @@ class BlockRecord:
         return record
 
 
-def read_block(descriptor: int, start: int, end: int, update: Callable[[memoryview], object]) -> bool:
-    """Pass the bytes from ``start`` to ``end`` of an open file to ``update``, chunk by chunk.
+def read_chunks(descriptor: int, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
+    """Yield the bytes from ``start`` to ``end`` of an open file in chunks, each with its position.
 
-    :returns: False when the file ends early.
+    A chunk is overwritten by the next one.
+
+    :raises EOFError: When the file ends early.
     """
-    buffer = memoryview(bytearray(CHUNK_SIZE))
+    buffer = memoryview(bytearray(min(CHUNK_SIZE, end - start)))
     while start < end:
-        received = os.preadv(descriptor, [buffer[: min(CHUNK_SIZE, end - start)]], start)
+        received = os.preadv(descriptor, [buffer[: end - start]], start)
         if not received:
-            return False
-        update(buffer[:received])
+            raise EOFError(f"ends at {start}, expected {end}")
+        yield start, buffer[:received]
         start += received
-    return True
+
+
+def write_chunk(descriptor: int, position: int, chunk: memoryview) -> None:
+    """Write bytes at their place in an open file."""
+    while chunk:
+        written = os.pwrite(descriptor, chunk, position)
+        position, chunk = position + written, chunk[written:]
 
 
 def hash_block(descriptor: int, index: int, size: int) -> str | None:
     """Return the SHA-256 of one block of an open file in hex, or None when the file ends inside it."""
     digest = hashlib.sha256()
-    start, end = block_range(index, size)
-    return digest.hexdigest() if read_block(descriptor, start, end, digest.update) else None
+    with contextlib.suppress(EOFError):
+        for _position, chunk in read_chunks(descriptor, *block_range(index, size)):
+            digest.update(chunk)
+        return digest.hexdigest()
+    return None
 
 
 def hash_file(descriptor: int, size: int, cancelled: threading.Event) -> tuple[str | None, tuple[str, ...]]:
-    """Return a file's SHA-256 and its blocks' digests, read once; the former is None when the file ends early.
+    """Return a file's SHA-256 and its blocks' digests, read once; None and nothing when the file ends early.
 
     :raises Cancelled: When ``cancelled`` is set meanwhile.
     """
     whole = hashlib.sha256()
     digests = []
-    for index in range(block_count(size)):
-        check_cancelled(cancelled)
-        block = hashlib.sha256()
-
-        def update(chunk: memoryview, block: hashlib._Hash = block) -> None:
-            block.update(chunk)
-            whole.update(chunk)
-
-        if not read_block(descriptor, *block_range(index, size), update):
-            return None, ()
-        digests.append(block.hexdigest())
-    return whole.hexdigest(), tuple(digests)
+    with contextlib.suppress(EOFError):
+        for index in range(block_count(size)):
+            check_cancelled(cancelled)
+            block = hashlib.sha256()
+            for _position, chunk in read_chunks(descriptor, *block_range(index, size)):
+                block.update(chunk)
+                whole.update(chunk)
+            digests.append(block.hexdigest())
+        return whole.hexdigest(), tuple(digests)
+    return None, ()
 
 
 def check_cancelled(cancelled: threading.Event) -> None:

@@ -107,7 +107,7 @@ class Connection(threading.Thread):
                     return
                 chunk = self._read(response, end - run.position)
                 if wanted:
-                    download.partial.write(chunk, run.position)
+                    download.partial.write(run.position, chunk)
                     run.digest.update(chunk)
                 run.position += len(chunk)
             if wanted and not download.accepts(index, run.digest.hexdigest()):

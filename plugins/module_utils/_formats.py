@@ -106,7 +106,7 @@ def _safetensors_span(name: str, tensor: object) -> tuple[int, int, str]:
     try:
         bits = _SAFETENSORS_TYPES.get(tensor["dtype"])  # type: ignore[index]
         shape, (start, end) = tensor["shape"], tensor["data_offsets"]  # type: ignore[index]
-        if not all(type(number) is int and number >= 0 for number in (*shape, start, end)) or start > end:
+        if not all(isinstance(number, int) and number >= 0 for number in (*shape, start, end)) or start > end:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise _MalformedSafetensors(f"tensor {name!r} is not described as the format demands") from None

@@ -34,6 +34,11 @@ class Finding:
     record: BlockRecord | None = None
 
     @property
+    def patch(self) -> tuple[BlockRecord, tuple[int, ...]] | None:
+        """The digests of all blocks and the damaged ones, or None when that is not known."""
+        return None if self.record is None or self.blocks is None else (self.record, self.blocks)
+
+    @property
     def lost(self) -> bool:
         """Whether there is no such blob at all."""
         return self.damage == _LOST
@@ -54,8 +59,8 @@ class _Blob:
         self._found_size = os.fstat(self._descriptor).st_size
         self._bad: list[int] = []
         self._whole_is_bad = False
-        known = self._record is not None and self._record.size == size and size > 0
-        self.pieces: list[int | None] = list(range(block_count(size))) if known else [None]
+        self._digests = self._record.digests if self._record is not None and self._record.size == size else ()
+        self.pieces: list[int | None] = list(range(len(self._digests))) or [None]
         self._left = len(self.pieces)
 
     def check(self, piece: int | None, cancelled: threading.Event) -> bool:
@@ -64,8 +69,7 @@ class _Blob:
         try:
             if piece is None:
                 return self._check_whole(cancelled)
-            assert self._record is not None
-            return hash_block(self._descriptor, piece, self._size) == self._record.digests[piece]
+            return hash_block(self._descriptor, piece, self._size) == self._digests[piece]
         except OSError as error:
             if error.errno == errno.EIO:  # the disk itself says that it cannot read this
                 return False

@@ -14,7 +14,7 @@ import contextlib
 import errno
 import os
 
-from ._blocks import block_count
+from ._blocks import block_count, write_chunk
 from ._directory import Directory
 from ._errors import StoreError
 
@@ -80,11 +80,9 @@ class Partial:
         os.ftruncate(self._journal, 0)
         self._append(f"{_HEADER} {self.size}\n")
 
-    def write(self, chunk: memoryview, offset: int) -> None:
+    def write(self, position: int, chunk: memoryview) -> None:
         """Write bytes at their place in the blob."""
-        while chunk:
-            written = os.pwrite(self.descriptor, chunk, offset)
-            chunk, offset = chunk[written:], offset + written
+        write_chunk(self.descriptor, position, chunk)
 
     def _append(self, line: str) -> None:
         os.write(self._journal, line.encode())  # one short write at the end: whole lines even from several threads

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Callable
 
-from ._blocks import BlockRecord, block_range, read_block
+from ._blocks import BlockRecord, block_range, read_chunks, write_chunk
 from ._download import Download
 from ._errors import ContentError
 from ._formats import check_structure
@@ -36,6 +36,11 @@ class Need:
     model: Model
     file: File
     finding: Finding | None = None
+
+    @property
+    def patch(self) -> tuple[BlockRecord, tuple[int, ...]] | None:
+        """The blob's record and its damaged blocks, when fetching those is enough."""
+        return None if self.finding is None else self.finding.patch
 
     @property
     def label(self) -> str:
@@ -60,39 +65,30 @@ def provide(
     :raises ModelsError: When it cannot; what was received is kept in partial files.
     """
     with store.partials(create=True) as partials, contextlib.ExitStack() as opened:
-        downloads = []
-        by_download: dict[Download, Need] = {}
+        downloads = {}
         for need in needs:
-            if need.finding is not None and need.finding.blocks == ():
-                _patch(store, need.finding, None)
-                continue
             partial = Partial(partials, need.file.sha256, need.file.size)
             opened.callback(partial.close)
-            source = Source(hub, hub.file_url(need.model.repo_id, need.model.commit, need.file.path), need.file.size)
-            download = _download(need, source, partial)
-            downloads.append(download)
-            by_download[download] = need
+            downloads[_download(need, hub, partial)] = need
 
         def finish(download: Download) -> None:
-            _finish(store, by_download[download], download)
+            _finish(store, downloads[download], download)
 
-        if not downloads:
-            return 0
-        return Transfer(downloads, limits, finish, report, cancelled).run()
+        return Transfer(list(downloads), limits, finish, report, cancelled).run() if downloads else 0
 
 
-def _download(need: Need, source: Source, partial: Partial) -> Download:
-    finding = need.finding
-    if finding is None or finding.blocks is None or finding.record is None:
+def _download(need: Need, hub: Hub, partial: Partial) -> Download:
+    source = Source(hub, hub.file_url(need.model.repo_id, need.model.commit, need.file.path), need.file.size)
+    if need.patch is None:
         partial.reserve()
         return Download(need.label, need.file.sha256, source, partial)
-    return Download(need.label, need.file.sha256, source, partial, finding.record.digests, finding.blocks)
+    record, blocks = need.patch
+    return Download(need.label, need.file.sha256, source, partial, record.digests, blocks)
 
 
 def _finish(store: Store, need: Need, download: Download) -> None:
-    if download.expected is not None:
-        assert need.finding is not None
-        _patch(store, need.finding, download.partial)
+    if need.patch is not None:
+        _write_blocks(store, *need.patch, download.partial)
         download.partial.remove()
         return
     try:
@@ -106,36 +102,26 @@ def _finish(store: Store, need: Need, download: Download) -> None:
     store.adopt(download.partial, tuple(digest for digest in download.digests if digest is not None))
 
 
-def _patch(store: Store, finding: Finding, partial: Partial | None) -> None:
-    """Write proven blocks over damaged ones, in place.
+def _write_blocks(store: Store, record: BlockRecord, blocks: tuple[int, ...], partial: Partial) -> None:
+    """Write proven blocks over a blob's damaged ones, in place.
 
     Only bytes that are right are ever written, so a crash leaves each block as bad as it was, or better.
     """
-    assert finding.record is not None
-    assert finding.blocks is not None
-    with store.blob_directory(finding.sha256) as directory:
+    with store.blob_directory(record.sha256) as directory:
         # Another account than root may not write to a file of mode 0444, not even to its own.
-        reader = directory.open(finding.sha256, os.O_RDONLY)
+        reader = directory.open(record.sha256, os.O_RDONLY)
         os.fchmod(reader, 0o644)
         os.close(reader)
-        blob = directory.open(finding.sha256, os.O_RDWR)
+        blob = directory.open(record.sha256, os.O_RDWR)
     try:
-        os.ftruncate(blob, finding.size)
-        for index in finding.blocks:
-            assert partial is not None
-            position = block_range(index, finding.size)[0]
-
-            def write(chunk: memoryview) -> None:
-                nonlocal position
-                while chunk:
-                    written = os.pwrite(blob, chunk, position)
-                    chunk, position = chunk[written:], position + written
-
-            read_block(partial.descriptor, *block_range(index, finding.size), write)
+        os.ftruncate(blob, record.size)
+        for index in blocks:
+            for position, chunk in read_chunks(partial.descriptor, *block_range(index, record.size)):
+                write_chunk(blob, position, chunk)
         os.fsync(blob)
     finally:
         os.close(blob)
-    reseal(store, finding.record)
+    reseal(store, record)
 
 
 def reseal(store: Store, record: BlockRecord) -> None:

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable
 
-from ._blocks import block_range, check_cancelled, read_block
+from ._blocks import block_range, check_cancelled, read_chunks
 from ._connection import Connection
 from ._download import Download, Run
 from ._errors import Cancelled, ContentError, TransferError
@@ -89,8 +89,9 @@ class Transfer:
         connections = [Connection(self, self._limits.stall_timeout) for _index in range(self._limits.connections)]
         for download in self._downloads:
             self._follow(download)
-        for connection in connections:
-            connection.start()
+        writer = threading.Thread(target=self._write_back, daemon=True)
+        for thread in (*connections, writer):
+            thread.start()
         try:
             while self._is_running():
                 check_cancelled(self._cancelled)
@@ -102,6 +103,7 @@ class Transfer:
             self.fail(error)
         finally:
             self._stop(connections)
+            writer.join()
         if self._error is not None:
             raise self._error
         return sum(connection.received for connection in connections)
@@ -118,6 +120,17 @@ class Transfer:
             )
         for connection in connections:
             connection.break_stall(now)
+
+    def _write_back(self) -> None:
+        """Keep the disk writing meanwhile: by itself the system would begin long after the last byte came."""
+        try:
+            while self._is_running():
+                for download in self._downloads:
+                    if not download.finished:
+                        os.fdatasync(download.partial.descriptor)
+                time.sleep(_TICK)
+        except OSError as error:
+            self.fail(error)
 
     def _stop(self, connections: list[Connection]) -> None:
         deadline = time.monotonic() + 10
@@ -252,8 +265,11 @@ class Transfer:
 
     def _hash_next(self, download: Download) -> None:
         start, end = block_range(download.hashed, download.size)
-        if not read_block(download.partial.descriptor, start, end, download.whole.update):
-            raise ContentError(f"{download.label}: its partial file was cut short by someone else; run it again")
+        try:
+            for _position, chunk in read_chunks(download.partial.descriptor, start, end):
+                download.whole.update(chunk)
+        except EOFError:
+            raise ContentError(f"{download.label}: someone else cut its partial file short; run it again") from None
         download.hashed += 1
 
     def _conclude(self, download: Download) -> None:

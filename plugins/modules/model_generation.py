@@ -1,8 +1,8 @@
+#!/usr/bin/python
+
 # Copyright (c) 2026, gpufleet.models contributors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-#!/usr/bin/python
 
 from __future__ import annotations
 
