@@ -23,7 +23,7 @@ $(STAMP): tests/tools/setup.sh tests/tools/apt-install.sh $(wildcard requirement
 	touch $@
 
 demo: setup ## put real models on this machine with site.yml, from a local Hub
-	sh tests/demo.sh
+	python -m tests.demo
 
 lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments, shellcheck
 	ruff check

