@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _repository(argument: str) -> tuple[str, Path]:
-    repo_id, _, directory = argument.partition("=")
+    repo_id, _separator, directory = argument.partition("=")
     if not Path(directory).is_dir() or not directory:
         raise argparse.ArgumentTypeError(f"{argument!r} names no directory, expected ORG/NAME=DIRECTORY")
     return repo_id, Path(directory)

@@ -129,7 +129,7 @@ class HubApi:
         found = self._find_file(request, parts)
         if isinstance(found, Response):
             return found
-        _, commit, file = found
+        _repository, commit, file = found
         return _content(request, commit, file)
 
     def _find_file(self, request: Request, parts: dict[str, str]) -> tuple[Repository, Commit, File] | Response:

@@ -40,7 +40,7 @@ class Request:
     @property
     def token(self) -> str | None:
         """The bearer token that came with the request."""
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        scheme, _separator, token = self.headers.get("authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 

@@ -60,7 +60,7 @@ class Origin:
 
     def _accept(self) -> None:
         while True:
-            client, _ = self._listener.accept()
+            client, _address = self._listener.accept()
             if self.closing.is_set():
                 client.close()
                 return
@@ -219,7 +219,7 @@ def read_request(reader: io.BufferedReader, origin: str) -> Request | None:
         return None
     headers: dict[str, str] = {}
     while (header := reader.readline(65536)) not in (b"\r\n", b"\n", b""):
-        name, _, value = header.decode("latin-1").partition(":")
+        name, _separator, value = header.decode("latin-1").partition(":")
         headers[name.strip().lower()] = value.strip()
     reader.read(int(headers.get("content-length", 0)))
     return Request(origin, line[0], line[1], headers)

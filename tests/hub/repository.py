@@ -133,16 +133,16 @@ def git_tree(files: Iterable[File]) -> tuple[str, dict[str, str]]:
     contents: dict[str, list[tuple[str, bytes]]] = {"": []}
     for file in files:
         _add_parents(contents, file.path)
-        parent, _, name = file.path.rpartition("/")
+        parent, _separator, name = file.path.rpartition("/")
         contents[parent].append((name, b"100644 %s\0%s" % (name.encode(), bytes.fromhex(file.oid))))
 
     ids: dict[str, str] = {}
     # The deepest first: a directory's id is made of those of its own directories.
     for path in sorted(contents, key=lambda path: path.count("/") if path else -1, reverse=True):
         # git sorts a directory as if its name ended in a slash.
-        ids[path] = git_object_id("tree", b"".join(entry for _, entry in sorted(contents[path])))
+        ids[path] = git_object_id("tree", b"".join(entry for _name, entry in sorted(contents[path])))
         if path:
-            parent, _, name = path.rpartition("/")
+            parent, _separator, name = path.rpartition("/")
             contents[parent].append((f"{name}/", b"40000 %s\0%s" % (name.encode(), bytes.fromhex(ids[path]))))
     return ids.pop(""), dict(sorted(ids.items()))
 

@@ -241,7 +241,7 @@ def test_refusals(
     with pytest.raises(exception) as refusal:
         hf_hub_download(repo_id, path, revision=revision, endpoint=hub.endpoint, token=token or False)
     # GatedRepoError is a RepositoryNotFoundError: the class alone does not tell them apart.
-    assert type(refusal.value) is exception
+    assert refusal.type is exception
     assert refusal.value.response.status_code == status
 
 

@@ -84,12 +84,12 @@ def test_matching(hub: Hub, match: dict[str, str], struck: bool) -> None:
 
 def test_times_and_every(hub: Hub) -> None:
     with hub.fault(Status(503, times=2)) as fault:
-        assert [fetch(config(hub)).status for _ in range(4)] == [503, 503, 200, 200]
+        assert [fetch(config(hub)).status for _attempt in range(4)] == [503, 503, 200, 200]
         assert (fault.matched, fault.applied) == (4, 2)
     with hub.fault(Status(503, every=3)):
-        assert [fetch(config(hub)).status for _ in range(7)] == [200, 200, 503, 200, 200, 503, 200]
+        assert [fetch(config(hub)).status for _attempt in range(7)] == [200, 200, 503, 200, 200, 503, 200]
     with hub.fault(Status(503, every=2, times=1)):
-        assert [fetch(config(hub)).status for _ in range(4)] == [200, 503, 200, 200]
+        assert [fetch(config(hub)).status for _attempt in range(4)] == [200, 503, 200, 200]
 
 
 def test_adding_removing_clearing(hub: Hub) -> None:
@@ -358,7 +358,7 @@ def test_slow_is_smooth_and_ends_when_switched_off(hub: Hub, gguf_link: str, ggu
         # The whole file would take minutes.
         with hub.fault(Slow(rate=50)):
             response = send(connection, gguf_link)
-            parts = [response.read1() for _ in range(3)]
+            parts = [response.read1() for _attempt in range(3)]
             assert sum(len(part) for part in parts) < len(gguf_file)
         assert b"".join([*parts, response.read()]) == gguf_file
 

@@ -41,7 +41,7 @@ def address(request: pytest.FixtureRequest, hub: Hub, model: Path) -> Iterator[t
 )
 def test_a_range(address: tuple[str, bytes], header: str, part: slice) -> None:
     url, content = address
-    first, stop, _ = part.indices(len(content))
+    first, stop, _step = part.indices(len(content))
     reply = fetch(url, {"Range": header})
     assert reply.status == 206
     assert reply.headers["Content-Range"] == f"bytes {first}-{stop - 1}/{len(content)}"
@@ -123,7 +123,7 @@ def test_a_file_in_git_behind_a_relative_redirection(model: Path) -> None:
 
 
 def test_signed_addresses(hub: Hub, gguf_link: str, gguf_file: bytes) -> None:
-    bare, _, query = gguf_link.partition("?")
+    bare, _separator, query = gguf_link.partition("?")
     expires = parse_qs(query)["Expires"][0]
     assert fetch(gguf_link).body == gguf_file
     other_file = bare.replace("tiny-Q4_0.gguf", "other.gguf")
@@ -206,7 +206,7 @@ def test_the_counters(hub: Hub, gguf_link: str, gguf_file: bytes) -> None:
 
 def test_connections_are_counted(hub: Hub, gguf_link: str) -> None:
     with ExitStack() as stack:
-        for _ in range(5):
+        for _attempt in range(5):
             send(stack.enter_context(closing(connect(gguf_link))), gguf_link).read()
         assert hub.stats.connections["cdn"] == hub.stats.max_connections["cdn"] == 5
     assert hub.stats.connections["hub"] == 0
