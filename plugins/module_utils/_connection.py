@@ -41,6 +41,7 @@ class Connection(threading.Thread):
         """Abort the request under way when it delivers too slowly. Called by the transfer's own thread."""
         if self._stalls_at is not None and now > self._stalls_at:
             self._stalled = True
+            self._stalls_at = now + self._stall_timeout
             self.client.abort()
 
     def run(self) -> None:

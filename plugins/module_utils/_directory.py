@@ -53,7 +53,8 @@ class Directory:
         """Return the path of an entry, for messages."""
         return os.path.join(self.path, name)
 
-    def _adopt(self, descriptor: int) -> None:
+    def adopt(self, descriptor: int) -> None:
+        """Give something that was just made to the owner."""
         if self.owner is not None:
             os.fchown(descriptor, *self.owner)
 
@@ -76,7 +77,7 @@ class Directory:
             raise
         if made:
             os.fchmod(descriptor, 0o755)
-            self._adopt(descriptor)
+            self.adopt(descriptor)
         return Directory(descriptor, self.join(name), self.owner)
 
     def open(self, name: str, flags: int, mode: int = 0o644) -> int:
@@ -106,7 +107,7 @@ class Directory:
                 raise
         if created:
             os.fchmod(descriptor, mode)
-            self._adopt(descriptor)
+            self.adopt(descriptor)
         elif not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise StoreError(f"{self.join(name)} is not a regular file; remove it")

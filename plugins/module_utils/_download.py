@@ -70,7 +70,7 @@ class Download:
             check_cancelled(cancelled)
             return hash_block(self.partial.descriptor, index, self.size) == journal[index]
 
-        for index, there in in_parallel(is_there, kept):
+        for index, there in in_parallel(is_there, kept) if kept else ():
             if there:
                 self.digests[index] = journal[index]
                 self.missing -= 1

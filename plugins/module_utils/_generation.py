@@ -177,20 +177,31 @@ class Generations:
             self.clean()
             number = max([0, *self.numbers(), self.current() or 0]) + 1
             name = f"{_STAGING}{number}"
-            with directory.subdirectory(name, create=True) as tree:
-                for model in models:
-                    with tree.subdirectory(model.name, create=True) as model_tree:
-                        self._link_files(model, model_tree)
-                tree.write(MANIFEST, Manifest(number, models).dump())
-            directory.rename(name, str(number))
+            try:
+                with directory.subdirectory(name, create=True) as tree:
+                    for model in models:
+                        with tree.subdirectory(model.name, create=True) as model_tree:
+                            self._link_files(model, model_tree)
+                    tree.write(MANIFEST, Manifest(number, models).dump())
+                directory.rename(name, str(number))
+            except BaseException:
+                self.clean()
+                raise
         return number
 
+    def leftovers(self) -> list[str]:
+        """Return the names of what interrupted runs left half made or half removed."""
+        try:
+            with self.directory() as directory:
+                return [name for name in directory.names() if name.startswith(_STAGING)]
+        except FileNotFoundError:
+            return []
+
     def clean(self) -> None:
-        """Remove what interrupted runs left half made."""
-        with self.directory() as directory:
-            for name in directory.names():
-                if name.startswith(_STAGING):
-                    directory.remove(name)
+        """Remove what interrupted runs left half made or half removed."""
+        for name in self.leftovers():
+            with self.directory() as directory:
+                directory.remove(name)
 
     def _link_files(self, model: Model, tree: Directory) -> None:
         directories = [tree]

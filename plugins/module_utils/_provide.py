@@ -80,7 +80,12 @@ def provide(
 def _download(need: Need, hub: Hub, partial: Partial) -> Download:
     source = Source(hub, hub.file_url(need.model.repo_id, need.model.commit, need.file.path), need.file.size)
     if need.patch is None:
-        partial.reserve()
+        try:
+            partial.reserve()
+        except OSError:
+            if not partial.journalled():
+                partial.remove()
+            raise
         return Download(need.label, need.file.sha256, source, partial)
     record, blocks = need.patch
     return Download(need.label, need.file.sha256, source, partial, record.digests, blocks)

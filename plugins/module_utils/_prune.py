@@ -24,17 +24,22 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Garbage:
-    """What pruning removes. ``freed_bytes`` is what it takes on disk, without what other hard links keep."""
+    """What pruning removes.
 
-    generations: tuple[int, ...]
-    blobs: tuple[str, ...]
-    partials: tuple[str, ...]
-    freed_bytes: int
+    ``leftovers`` are generations that were half made or half removed. ``freed_bytes`` is what all of it takes on disk,
+    without what other hard links keep.
+    """
+
+    generations: tuple[int, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    blobs: tuple[str, ...] = ()
+    partials: tuple[str, ...] = ()
+    freed_bytes: int = 0
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to remove."""
-        return not (self.generations or self.blobs or self.partials)
+        return not (self.generations or self.leftovers or self.blobs or self.partials)
 
 
 class _Removal:
@@ -78,36 +83,36 @@ def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
     """
     generations = Generations(store)
     surplus = surplus_generations(generations.numbers(), generations.manifests(), generations.current(), keep)
+    leftovers = tuple(generations.leftovers())
     removal = _Removal()
     with contextlib.suppress(FileNotFoundError), generations.directory() as directory:
-        for name in map(str, surplus):
+        for name in (*map(str, surplus), *leftovers):
             with directory.subdirectory(name) as tree:
                 for status in (os.fstat(tree.descriptor), *(status for _path, status in tree.walk())):
                     removal.add(status)
     blobs = []
     stored = store.blobs()
-    for name, status in stored.items():
-        if _SHA256.fullmatch(name) and removal.links_left(status) <= 1:
-            blobs.append(name)
-            removal.add(status)
-            if record_name(name) in stored:
-                removal.add(stored[record_name(name)])
+    for sha256 in sorted({name[:64] for name in stored if _SHA256.match(name)}):
+        blob, record = stored.get(sha256), stored.get(record_name(sha256))
+        if blob is None or removal.links_left(blob) <= 1:
+            blobs.append(sha256)
+            for status in filter(None, (blob, record)):
+                removal.add(status)
     partials = []
     with contextlib.suppress(FileNotFoundError), store.partials() as directory:
         for name in filter(_SHA256.fullmatch, directory.names()):
-            status_or_none = directory.stat(name)
-            if status_or_none is not None and time.time() - status_or_none.st_mtime >= partial_max_age:
+            partial, journal = directory.stat(name), directory.stat(journal_name(name))
+            if partial is not None and time.time() - partial.st_mtime >= partial_max_age:
                 partials.append(name)
-                for entry in (name, journal_name(name)):
-                    found = directory.stat(entry)
-                    if found is not None:
-                        removal.add(found)
-    return Garbage(surplus, tuple(blobs), tuple(partials), removal.freed_bytes)
+                for status in filter(None, (partial, journal)):
+                    removal.add(status)
+    return Garbage(surplus, leftovers, tuple(blobs), tuple(partials), removal.freed_bytes)
 
 
 def remove_garbage(store: Store, garbage: Garbage) -> None:
     """Remove what was found. The caller is the store's writer."""
     generations = Generations(store)
+    generations.clean()
     for number in garbage.generations:
         generations.remove(number)
     for sha256 in garbage.blobs:

@@ -56,8 +56,9 @@ class Store:
         missing = not os.path.isdir(path)
         os.makedirs(path, 0o755, exist_ok=True)
         root = Directory.open_root(path, owner)
-        if missing and owner is not None:
-            os.fchown(root.descriptor, *owner)
+        if missing:
+            os.fchmod(root.descriptor, 0o755)  # whatever the umask is: others must be able to read the models
+            root.adopt(root.descriptor)
         return cls(root)
 
     def __enter__(self) -> Store:

@@ -95,7 +95,7 @@ def prune(module: AnsibleModule) -> dict[str, Any]:
         raise InvalidInput(f"partial_max_age: expected at least 0 days, found {params['partial_max_age']:g}")
     store = Store.open(root_of(params), owner_of(params))
     if store is None:
-        return _result(Garbage((), (), (), 0))
+        return _result(Garbage())
     with store, contextlib.ExitStack() as stack:
         if not module.check_mode:
             stack.enter_context(store.writer("model_prune", params["lock_timeout"]))
