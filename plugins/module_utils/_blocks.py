@@ -130,7 +130,7 @@ def hash_file(descriptor: int, size: int, cancelled: threading.Event) -> tuple[s
 def check_cancelled(cancelled: threading.Event) -> None:
     """Raise :class:`Cancelled` when the work shall stop."""
     if cancelled.is_set():
-        raise Cancelled("stopped by a signal or a deadline; what is served was left as it was")
+        raise Cancelled("stopped by a signal; run it again to go on")
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:

@@ -133,7 +133,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpufleet.models.plugins.module_utils._errors import ContentError, InvalidInput
+from ansible_collections.gpufleet.models.plugins.module_utils._errors import ContentError, InvalidInput, ModelsError
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
 from ansible_collections.gpufleet.models.plugins.module_utils._inspect import inspect
 from ansible_collections.gpufleet.models.plugins.module_utils._ledger import Ledger
@@ -189,7 +189,11 @@ class GenerationManager:
                 return self._result(plan, plan.use, plan.download_bytes)
         with Store.create(self.root, self.owner) as store, store.writer("model_generation", self.lock_timeout):
             plan = self._plan(store)
-            outcome = carry_out(plan, store, self.hub, self.limits, cancelled)
+            try:
+                outcome = carry_out(plan, store, self.hub, self.limits, cancelled)
+            except ModelsError as error:
+                serving = "nothing" if plan.previous is None else f"generation {plan.previous}"
+                raise type(error)(f"{error}; {serving} is served as before") from None
             return self._result(plan, outcome.generation, outcome.downloaded_bytes)
 
     def _plan(self, store: Store | None) -> Plan:
