@@ -1,0 +1,217 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The playbooks, as a user runs them: by name, with an inventory, from any directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.hub import Hub
+from tests.hub.faults import Flip, Status
+from tests.integration.harness import CHECKOUT, environment, flip, sha256sums
+
+
+class Fleet:
+    """An inventory with one host, which is this machine."""
+
+    def __init__(self, hub: Hub, directory: Path) -> None:
+        self.hub = hub
+        self.home = directory / "home"
+        self.home.mkdir()
+        self.inventory = directory / "inventory" / "hosts.yml"
+        self.inventory.parent.mkdir()
+        self.lock_file = directory / "inventory" / "models.lock.json"
+        self.root = directory / "store"
+        self.link = directory / "embedded"
+        self.variables: dict[str, Any] = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "model_store_endpoint": hub.endpoint,
+            "model_store_root": str(self.root),
+            "model_store_link": str(self.link),
+            "model_store_retries": 1,
+            "model_catalog": [{"name": "tiny", "repo_id": "acme/tiny"}, {"name": "big", "repo_id": "acme/big"}],
+        }
+
+    def play(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook of the collection and return what came of it."""
+        self.inventory.write_text(yaml.safe_dump({"all": {"hosts": {"gpu-1": self.variables}}}), encoding="utf-8")
+        return subprocess.run(
+            ["ansible-playbook", "-i", str(self.inventory), f"gpufleet.models.{name}", *arguments],
+            env=environment(self.home, ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".collections")),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def ok(self, name: str, *arguments: str) -> int:
+        """Require that a playbook succeeds without a warning; return how many tasks changed something."""
+        process = self.play(name, *arguments)
+        assert process.returncode == 0, process.stdout + process.stderr
+        assert "WARNING" not in process.stderr, process.stderr
+        return recap(process)["changed"]
+
+    def fails(self, name: str, *arguments: str) -> str:
+        """Require that a playbook fails, and return all that it printed on one line."""
+        process = self.play(name, *arguments)
+        assert process.returncode != 0, process.stdout
+        assert recap(process)["failed"] == 1, process.stdout
+        assert "Traceback" not in process.stdout + process.stderr
+        return " ".join((process.stdout + process.stderr).split())
+
+    @property
+    def current(self) -> str:
+        return os.readlink(self.root / "current")
+
+
+def recap(process: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Return the counters of the last line of the recap."""
+    line = process.stdout.strip().splitlines()[-1]
+    return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)}
+
+
+@pytest.fixture
+def fleet(hub: Hub, tmp_path: Path) -> Fleet:
+    return Fleet(hub, tmp_path)
+
+
+@pytest.fixture
+def upgraded(fleet: Fleet, tiny_directory: Path) -> Fleet:
+    """A fleet that serves both models, and a lock with a newer commit of one of them."""
+    fleet.ok("lock")
+    fleet.ok("site")
+    # The same files in another directory of the same name: only what changed is new.
+    newer = fleet.home / "newer"
+    newer.mkdir()
+    for path in tiny_directory.rglob("*"):
+        if path.is_file():
+            target = newer / path.relative_to(tiny_directory)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    (newer / "config.json").write_text('{"model_type": "newer"}\n', encoding="utf-8")
+    fleet.hub.repositories["acme/tiny"].add_commit(newer)
+    assert fleet.ok("lock", "-e", '{"model_store_upgrade": ["tiny"]}') == 1
+    fleet.hub.stats.reset()
+    return fleet
+
+
+def test_the_whole_path(fleet: Fleet, tiny_directory: Path, big_directory: Path) -> None:
+    assert fleet.ok("lock", "--check") == 1
+    assert not fleet.lock_file.exists()
+    assert fleet.ok("lock") == 1
+    assert fleet.ok("lock") == 0
+
+    assert fleet.ok("site", "--check", "--diff") == 1
+    assert not fleet.root.exists()
+    assert fleet.ok("site") == 3
+    served = sha256sums(fleet.link)
+    served.pop(".generation.json")
+    assert served == {
+        f"{name}/{path}": digest
+        for name, directory in (("tiny", tiny_directory), ("big", big_directory))
+        for path, digest in sha256sums(directory).items()
+    }
+
+    fleet.hub.stats.reset()
+    assert fleet.ok("site") == 0
+    assert fleet.ok("site", "--check", "--diff") == 0
+    assert fleet.ok("verify") == 0
+    assert fleet.hub.stats.requests() == 0
+
+
+def test_an_upgrade_and_the_way_back(upgraded: Fleet) -> None:
+    before = sha256sums(upgraded.root / "current")
+    assert upgraded.ok("site") == 2
+    assert upgraded.current == "generations/2"
+    assert [exchange.path.rpartition("/")[2] for exchange in upgraded.hub.stats.exchanges()] == ["config.json"]
+
+    process = upgraded.play("rollback")
+    assert process.returncode == 0
+    assert "serves generation 1: big, tiny" in " ".join(process.stdout.split())
+    assert upgraded.current == "generations/1"
+    assert sha256sums(upgraded.root / "current") == before
+
+    # The lock still names the newer commit: it is there already.
+    assert upgraded.ok("site") == 1
+    assert upgraded.ok("rollback", "-e", "model_store_generation=1") == 1
+    assert upgraded.ok("site") == 1
+    assert upgraded.ok("prune", "-e", "model_store_keep=1") == 1
+    assert sorted(path.name for path in (upgraded.root / "generations").iterdir()) == ["2"]
+    assert "nothing to go back to" in upgraded.fails("rollback")
+
+
+def test_a_failure_leaves_what_was_served(upgraded: Fleet) -> None:
+    before = sha256sums(upgraded.root / "current")
+    with upgraded.hub.fault(Flip(3, path="*/config.json")):
+        output = upgraded.fails("site")
+    assert "config.json of tiny: expected SHA-256" in output
+    assert "checked: generation 1 is whole and served as before" in output
+    assert upgraded.current == "generations/1"
+    assert sha256sums(upgraded.root / "current") == before
+    assert sorted(path.name for path in (upgraded.root / "generations").iterdir()) == ["1"]
+
+    assert upgraded.ok("site") == 2
+    assert upgraded.current == "generations/2"
+
+
+def test_a_failure_after_the_switch_goes_back(upgraded: Fleet) -> None:
+    # The link cannot be made: something else is in its place.
+    upgraded.link.unlink()
+    upgraded.link.mkdir()
+    output = upgraded.fails("site")
+    assert "checked: generation 1 is whole and served as before" in output
+    assert upgraded.current == "generations/1"
+    assert sorted(path.name for path in (upgraded.root / "generations").iterdir()) == ["1"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_was_received_is_kept_unless_told_otherwise(fleet: Fleet, keep: bool) -> None:
+    fleet.ok("lock")
+    fleet.variables["model_store_keep_partials"] = keep
+    with fleet.hub.fault(Status(404, path="*/weights.safetensors", times=None)):
+        output = fleet.fails("site")
+    assert "weights.safetensors of big" in output
+    assert "nothing is served, as before" in output
+    assert not (fleet.root / "current").exists()
+    left = [path for name in ("blobs", "partial") for path in (fleet.root / name).rglob("*") if path.is_file()]
+    assert bool(left) == keep
+    assert fleet.ok("site") == 3
+
+
+def test_verification_finds_and_repairs(fleet: Fleet) -> None:
+    fleet.ok("lock")
+    fleet.ok("site")
+    before = sha256sums(fleet.root / "current")
+    flip(fleet.root / "current" / "big" / "weights.safetensors", 17 * 2**20)
+    assert "weights.safetensors of big: 1 of its 3 blocks" in fleet.fails("verify")
+    assert fleet.ok("verify", "-e", "model_store_verify_repair=true") == 1
+    assert fleet.ok("verify") == 0
+    assert sha256sums(fleet.root / "current") == before
+
+
+def test_a_missing_lock_and_unknown_models_are_named(fleet: Fleet) -> None:
+    assert "make it with the playbook gpufleet.models.lock" in fleet.fails("site")
+    fleet.ok("lock")
+    fleet.variables["model_store_models"] = ["tiny", "huge"]
+    assert "huge of model_store_models not found; it has big, tiny" in fleet.fails("site")
+    assert not fleet.root.exists()
+
+
+def test_a_host_has_the_models_that_its_variables_name(fleet: Fleet) -> None:
+    fleet.ok("lock")
+    fleet.variables["model_store_models"] = ["tiny"]
+    assert fleet.ok("site") == 3
+    manifest = json.loads((fleet.root / "current" / ".generation.json").read_text(encoding="utf-8"))
+    assert [model["name"] for model in manifest["models"]] == ["tiny"]
