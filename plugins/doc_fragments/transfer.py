@@ -25,7 +25,7 @@ options:
     type: float
   retries:
     description:
-      - How often a request is repeated in a row without receiving anything. The waiting time grows each time; when a
+      - How often a request is repeated in a row without receiving 256 KiB. The waiting time grows each time; when a
         server says how long to wait, that counts.
     type: int
     default: 5

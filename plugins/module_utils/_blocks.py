@@ -10,8 +10,8 @@ import concurrent.futures
 import contextlib
 import hashlib
 import itertools
-import json
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ BLOCK_SIZE = 16 * 1024 * 1024  # bytes
 CHUNK_SIZE = 256 * 1024  # bytes read or received at once: they are still in the CPU's cache when they are hashed
 
 _RECORD_VERSION = "gpufleet-blocks 1"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,26 +54,24 @@ class BlockRecord:
     digests: tuple[str, ...]
 
     def dump(self) -> bytes:
-        """Return the record as it is stored."""
-        body = json.dumps(
-            {"sha256": self.sha256, "size": self.size, "mtime_ns": self.mtime_ns, "blocks": list(self.digests)}
-        )
-        return f"{_RECORD_VERSION} {hashlib.sha256(body.encode()).hexdigest()}\n{body}\n".encode()
+        """Return the record as it is stored: a checksum, what it is a record of, and a line for each block."""
+        body = "\n".join([f"{self.sha256} {self.size} {self.mtime_ns}", *self.digests, ""])
+        return f"{_RECORD_VERSION} {hashlib.sha256(body.encode()).hexdigest()}\n{body}".encode()
 
     @classmethod
     def load(cls, content: bytes, sha256: str) -> BlockRecord | None:
         """Return the record of the blob with that SHA-256, or None when ``content`` is not exactly that."""
+        header, _newline, body = content.partition(b"\n")
+        if header != f"{_RECORD_VERSION} {hashlib.sha256(body).hexdigest()}".encode():
+            return None
         try:
-            header, body = content.decode().rstrip("\n").split("\n")
-            if header != f"{_RECORD_VERSION} {hashlib.sha256(body.encode()).hexdigest()}":
-                return None
-            document = json.loads(body)
-            record = cls(document["sha256"], document["size"], document["mtime_ns"], tuple(document["blocks"]))
-        except (ValueError, KeyError, TypeError):
+            first, *digests = body.decode("ascii").splitlines()
+            found, size, mtime_ns = first.split(" ")
+            record = cls(found, int(size), int(mtime_ns), tuple(digests))
+        except ValueError:
             return None
-        if record.sha256 != sha256 or len(record.digests) != block_count(record.size):
-            return None
-        return record
+        valid = found == sha256 and len(digests) == block_count(record.size) and all(map(_SHA256.fullmatch, digests))
+        return record if valid and record.dump() == content else None
 
 
 def read_chunks(descriptor: int, start: int, end: int) -> Iterator[tuple[int, memoryview]]:

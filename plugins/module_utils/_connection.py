@@ -66,7 +66,8 @@ class Connection(threading.Thread):
                 self._receive(run)
             except (ConnectionLost, Unavailable) as error:
                 reason = ConnectionLost(f"stalled for {self._stall_timeout:g} s") if self._stalled else error
-                failures = 1 if run.position > before else failures + 1
+                # A server that sends a few bytes and breaks off, again and again, must not keep us here for ever.
+                failures = 1 if run.position - before >= CHUNK_SIZE else failures + 1
                 self._transfer.pause(run, reason, failures)
             except (HubError, TransferError) as error:
                 raise type(error)(f"{run.download.label}: {error}") from None

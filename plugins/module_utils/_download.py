@@ -63,7 +63,7 @@ class Download:
 
     def resume(self, cancelled: threading.Event) -> int:
         """Take over the journalled blocks whose bytes are really there; return their size in bytes."""
-        journal = self.partial.journalled()
+        journal = self.partial.journalled
         kept = [index for index in self.wanted if index in journal and self.accepts(index, journal[index])]
 
         def is_there(index: int) -> bool:

@@ -12,6 +12,7 @@ whole model file, and no error page, pointer or truncated upload. Sources: the s
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from typing import BinaryIO, Callable
@@ -19,6 +20,7 @@ from typing import BinaryIO, Callable
 from ._errors import ContentError
 
 _SAFETENSORS_HEADER_LIMIT = 100_000_000  # bytes; the limit of the reference implementation
+_SAFETENSORS_DIMENSIONS = 64
 
 # Bits per element. The size of a tensor of a type that is not here is not checked: formats grow.
 _SAFETENSORS_TYPES = {
@@ -29,8 +31,8 @@ _SAFETENSORS_TYPES = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 
-_GGUF_COUNT_LIMIT = 1 << 20  # tensors, metadata entries: a hundred times more than any model has
-_GGUF_STRING_LIMIT = 1 << 26  # bytes; chat templates and merges stay far below
+_GGUF_COUNT_LIMIT = 1 << 20  # tensors, metadata entries, tokens with merges: more than any model has
+_GGUF_KEY_LIMIT = 1 << 16  # bytes of a metadata key or a tensor's name
 _GGUF_DIMENSIONS = 4
 
 # Scalar metadata types by their number: bytes per value. 8 is a string, 9 an array.
@@ -106,19 +108,25 @@ def _safetensors_span(name: str, tensor: object) -> tuple[int, int, str]:
     try:
         bits = _SAFETENSORS_TYPES.get(tensor["dtype"])  # type: ignore[index]
         shape, (start, end) = tensor["shape"], tensor["data_offsets"]  # type: ignore[index]
-        if not all(isinstance(number, int) and number >= 0 for number in (*shape, start, end)) or start > end:
+        if len(shape) > _SAFETENSORS_DIMENSIONS or not isinstance(tensor["dtype"], str):  # type: ignore[index]
+            raise ValueError
+        if not all(_is_count(number) for number in (*shape, start, end)) or start > end:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise _MalformedSafetensors(f"tensor {name!r} is not described as the format demands") from None
     if bits is None:
         return start, end, name
-    for dimension in shape:
-        bits *= dimension
+    bits *= math.prod(shape)
     if bits != (end - start) * 8:
         raise _MalformedSafetensors(
             f"tensor {name!r} needs {bits // 8} bytes by its shape, its offsets give {end - start}"
         )
     return start, end, name
+
+
+def _is_count(value: object) -> bool:
+    # bool is a kind of int in Python, and no count in JSON.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 class _GgufReader:
@@ -128,6 +136,7 @@ class _GgufReader:
         self.stream = stream
         self.size = size
         self.order = "<"
+        self.values = 0  # of arrays, that take a step each
 
     def take(self, length: int) -> bytes:
         if length > self.size - self.stream.tell():
@@ -142,10 +151,10 @@ class _GgufReader:
     def number(self, code: str) -> int:
         return int(struct.unpack(self.order + code, self.take(struct.calcsize(self.order + code)))[0])
 
-    def string(self) -> bytes:
+    def key(self) -> bytes:
         length = self.number("Q")
-        if length > _GGUF_STRING_LIMIT:
-            raise _MalformedGguf(f"a string claims {length} bytes")
+        if length > _GGUF_KEY_LIMIT:
+            raise _MalformedGguf(f"a name claims {length} bytes")
         return self.take(length)
 
     def value(self, kind: int, depth: int = 0) -> int:
@@ -155,16 +164,17 @@ class _GgufReader:
         if kind in _GGUF_SCALARS:
             self.skip(_GGUF_SCALARS[kind])
         elif kind == _GGUF_STRING:
-            self.string()
+            self.skip(self.number("Q"))
         elif kind == _GGUF_ARRAY and depth < 4:
             inner, count = self.number("I"), self.number("Q")
-            if count > self.size:
-                raise _MalformedGguf(f"an array claims {count} values")
             if inner in _GGUF_SCALARS:
                 self.skip(count * _GGUF_SCALARS[inner])
-            else:
-                for _index in range(count):
-                    self.value(inner, depth + 1)
+                return 0
+            self.values += count
+            if self.values > _GGUF_COUNT_LIMIT:
+                raise _MalformedGguf(f"its arrays claim {self.values} values")
+            for _index in range(count):
+                self.value(inner, depth + 1)
         else:
             raise _MalformedGguf(f"metadata of the unknown type {kind}")
         return 0
@@ -186,7 +196,7 @@ def _check_gguf(stream: BinaryIO, size: int) -> None:
         raise _MalformedGguf(f"it claims {tensors} tensors and {entries} metadata entries")
     alignment = 32
     for _index in range(entries):
-        key = reader.string()
+        key = reader.key()
         value = reader.value(reader.number("I"))
         if key == b"general.alignment":
             alignment = value
@@ -209,7 +219,7 @@ def _gguf_data_size(reader: _GgufReader, tensors: int, alignment: int) -> int | 
     """
     spans = []
     for _index in range(tensors):
-        name = reader.string()
+        name = reader.key()
         dimensions = reader.number("I")
         if dimensions > _GGUF_DIMENSIONS:
             raise _MalformedGguf(f"tensor {name!r} claims {dimensions} dimensions")

@@ -26,17 +26,22 @@ CURRENT = "current"
 
 _GENERATIONS = "generations"
 _STAGING = ".new-"
+_RELINK = f"{_STAGING}link"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _CURRENT_TARGET = re.compile(rf"{_GENERATIONS}/([1-9][0-9]{{0,8}})")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a generation holds. ``served`` says whether it ever was the one that ``current`` points to."""
+    """What a generation holds.
+
+    ``served`` says whether it ever was the one that ``current`` points to, and ``previous`` which one it then followed.
+    """
 
     generation: int
     models: tuple[Model, ...]
     served: bool = False
+    previous: int | None = None
 
     @property
     def digest(self) -> str:
@@ -56,6 +61,7 @@ class Manifest:
             "generation": self.generation,
             "lock_digest": self.digest,
             "served": self.served,
+            "previous": self.previous,
             "models": [model.to_json() for model in self.models],
         }
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
@@ -69,8 +75,10 @@ class Manifest:
         where = f"manifest of generation {generation}"
         try:
             document: dict[str, Any] = json.loads(content)
-            manifest = cls(generation, parse_models(document["models"], where), bool(document["served"]))
+            served, previous = document["served"], document["previous"]
+            manifest = cls(generation, parse_models(document["models"], where), served is True, previous)
             intact = document["manifest_version"] == 1 and document["lock_digest"] == manifest.digest
+            intact = intact and (previous is None or (isinstance(previous, int) and previous < generation))
         except (ValueError, KeyError, TypeError, RecursionError):
             intact = False
         if not intact:
@@ -154,19 +162,33 @@ class Generations:
         except InvalidInput:
             return ()
 
+    def history(self) -> list[int]:
+        """Return the generations that were served one after another, the current one first.
+
+        What was rolled back from is not among them. One that is gone, or whose manifest is damaged, is passed over.
+        """
+        manifests = self.manifests()
+        served = [number for number, manifest in manifests.items() if manifest.served]
+        current = self.current()
+        history = [] if current is None else [current]
+        bound = max(served, default=None) if current is None else current - 1
+        while True:
+            if history and history[-1] in manifests:
+                bound = manifests[history[-1]].previous
+            earlier = [number for number in served if bound is not None and number <= bound]
+            if not earlier:
+                return history
+            history.append(max(earlier))
+
     def previous(self) -> int:
         """Return the number of the generation that was served before the current one.
 
-        Numbers only grow, so it is the highest one below the current that ever was served.
-
         :raises InvalidInput: When there is none.
         """
-        current = self.current()
-        served = [number for number, manifest in self.manifests().items() if manifest.served]
-        earlier = [number for number in served if current is None or number < current]
+        earlier = [number for number in self.history() if number != self.current()]
         if not earlier:
             raise InvalidInput(f"{self._store.path} has no earlier generation that was served; nothing to go back to")
-        return max(earlier)
+        return earlier[0]
 
     def build(self, models: tuple[Model, ...]) -> int:
         """Make a generation of blobs that are all in the store, and return its number.
@@ -260,23 +282,26 @@ class Generations:
     def relink(self, number: int, model: Model, file: File) -> None:
         """Put a file of a generation back as the hard link to its blob, whatever has taken its place."""
         with self.parent_of(number, model, file, create=True) as (directory, name):
-            temporary = f".{name[:200]}.new"
-            directory.remove(temporary)
-            self.link(file, directory, temporary)
             status = directory.stat(name)
             if status is not None and stat.S_ISDIR(status.st_mode):
                 directory.remove(name)
-            directory.rename(temporary, name)
+            # Beside the generations, where no file of a model can have the name.
+            with self.directory() as generations:
+                generations.remove(_RELINK)
+                self.link(file, generations, _RELINK)
+                generations.rename(_RELINK, name, directory)
 
     def activate(self, number: int) -> None:
         """Serve a generation: one atomic switch for all its models.
 
         :raises InvalidInput: When there is no such generation, or its manifest is damaged.
         """
-        manifest = self.manifest(number)
-        if not manifest.served:
+        manifest, current = self.manifest(number), self.current()
+        # Going back to an earlier generation leaves what that one followed as it was.
+        follows = current if current is not None and current < number else manifest.previous
+        if not manifest.served or manifest.previous != follows:
             with self.directory() as directory, directory.subdirectory(str(number)) as tree:
-                tree.write(MANIFEST, replace(manifest, served=True).dump())
+                tree.write(MANIFEST, replace(manifest, served=True, previous=follows).dump())
         temporary = f".{CURRENT}.new"
         self._root.remove(temporary)
         os.symlink(f"{_GENERATIONS}/{number}", temporary, dir_fd=self._root.descriptor)

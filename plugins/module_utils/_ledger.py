@@ -55,7 +55,7 @@ class Ledger:
         for line in content.decode("utf-8", "replace").splitlines():
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(event, dict):
                 events.append(event)

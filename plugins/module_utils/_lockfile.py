@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import reprlib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -70,8 +71,11 @@ class Model:
 
 def unexpected(where: str, expected: str, found: object) -> InvalidInput:
     """Return the error for a value that is not what its place needs."""
-    shown = repr(found)
-    return InvalidInput(f"{where}: expected {expected}, found {shown if len(shown) <= 120 else shown[:117] + '...'}")
+    try:
+        shown = reprlib.repr(found)  # short, whatever it is
+    except ValueError:  # a number with too many digits to print
+        shown = type(found).__name__
+    return InvalidInput(f"{where}: expected {expected}, found {shown}")
 
 
 def _match(where: str, value: object, pattern: re.Pattern[str], expected: str) -> str:
@@ -120,6 +124,10 @@ def check_mapping(where: str, value: object) -> Mapping[str, Any] | None:
         return None
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise unexpected(where, "a mapping", value)
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError):
+        raise unexpected(where, "what JSON can hold", value) from None
     return value
 
 
@@ -148,7 +156,8 @@ def check_paths_agree(where: str, paths: Iterable[str]) -> None:
 
 
 def _fold(path: str) -> str:
-    return unicodedata.normalize("NFC", path).casefold()
+    """Return what all names have in common that some filesystem takes for one (Unicode, canonical caseless match)."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
 def require_keys(where: str, value: object, required: set[str], optional: set[str]) -> Mapping[str, Any]:

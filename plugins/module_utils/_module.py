@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ansible.module_utils.basic import env_fallback
 
 from ._errors import InvalidInput, ModelsError, describe_os_error
+from ._http import origin_of
 from ._source import Hub
 from ._transfer import Limits
 
@@ -49,7 +50,14 @@ WRITER_ARGUMENTS: dict[str, Any] = {
 
 
 def hub_of(params: dict[str, Any]) -> Hub:
-    """Return the Hub that a module's arguments name."""
+    """Return the Hub that a module's arguments name.
+
+    :raises InvalidInput: When the endpoint is no URL.
+    """
+    try:
+        origin_of(params["endpoint"])
+    except InvalidInput as error:
+        raise InvalidInput(f"endpoint: {error}") from None
     return Hub(params["endpoint"], params["token"] or None)
 
 

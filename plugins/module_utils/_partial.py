@@ -22,7 +22,10 @@ _HEADER = "gpufleet-journal 1"
 
 
 class Partial:
-    """The partial file of one blob, open for writing. Its methods may be called from several threads."""
+    """The partial file of one blob, open for writing. Its methods may be called from several threads.
+
+    ``journalled`` has the digests of the blocks that an earlier run received, by their index.
+    """
 
     def __init__(self, directory: Directory, sha256: str, size: int) -> None:
         """Open the partial file, or make it with its journal.
@@ -38,12 +41,14 @@ class Partial:
             if status.st_nlink != 1:
                 raise StoreError(f"{directory.join(self.name)} has a second name on this filesystem; remove it")
             os.ftruncate(self.descriptor, size)
-            self._journal = directory.open(journal_name(sha256), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self.journalled = read_journal(directory, sha256, size)
+            # Written anew, so that no torn line and no other file under the journal's name is ever appended to.
+            journal = _dump_journal(size, self.journalled)
+            directory.write(journal_name(sha256), journal.encode(), 0o600, durable=False)
+            self._journal = directory.open(journal_name(sha256), os.O_WRONLY | os.O_APPEND)
         except BaseException:
             os.close(self.descriptor)
             raise
-        if os.fstat(self._journal).st_size == 0:
-            self._append(f"{_HEADER} {size}\n")
 
     def close(self) -> None:
         """Close both files and keep them for the next run."""
@@ -67,30 +72,28 @@ class Partial:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a filesystem without reservations
                     raise OSError(error.errno, error.strerror, self.directory.join(self.name)) from None
 
-    def journalled(self) -> dict[int, str]:
-        """Return the digests of the blocks that were received, as far as the journal can be read."""
-        return read_journal(self.directory, self.name, self.size)
-
     def record(self, index: int, digest: str) -> None:
         """Note that a block was received and has that SHA-256."""
-        self._append(f"{index} {digest}\n")
+        # One short write at the end of the file: whole lines even from several threads.
+        os.write(self._journal, f"{index} {digest}\n".encode())
 
     def forget(self) -> None:
         """Forget every block."""
         os.ftruncate(self._journal, 0)
-        self._append(f"{_HEADER} {self.size}\n")
+        os.write(self._journal, _dump_journal(self.size, {}).encode())
 
     def write(self, position: int, chunk: memoryview) -> None:
         """Write bytes at their place in the blob."""
         write_chunk(self.descriptor, position, chunk)
 
-    def _append(self, line: str) -> None:
-        os.write(self._journal, line.encode())  # one short write at the end: whole lines even from several threads
-
 
 def journal_name(sha256: str) -> str:
     """Return the name of a partial file's journal, beside it."""
     return f"{sha256}.journal"
+
+
+def _dump_journal(size: int, blocks: dict[int, str]) -> str:
+    return f"{_HEADER} {size}\n" + "".join(f"{index} {digest}\n" for index, digest in blocks.items())
 
 
 def read_journal(directory: Directory, sha256: str, size: int) -> dict[int, str]:

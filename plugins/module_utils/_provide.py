@@ -83,7 +83,7 @@ def _download(need: Need, hub: Hub, partial: Partial) -> Download:
         try:
             partial.reserve()
         except OSError:
-            if not partial.journalled():
+            if not partial.journalled:
                 partial.remove()
             raise
         return Download(need.label, need.file.sha256, source, partial)

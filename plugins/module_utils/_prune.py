@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from ._generation import Generations, Manifest
+from ._generation import Generations
 from ._ledger import Ledger
 from ._partial import journal_name
 from ._store import Store, record_name
@@ -59,20 +59,18 @@ class _Removal:
         return status.st_nlink - self._links[(status.st_dev, status.st_ino)]
 
 
-def surplus_generations(
-    numbers: list[int], manifests: dict[int, Manifest], current: int | None, keep: int
-) -> tuple[int, ...]:
+def surplus_generations(numbers: list[int], history: list[int], current: int | None, keep: int) -> tuple[int, ...]:
     """Return the generations to remove, ascending.
 
     The current one and the ``keep - 1`` that were served before it stay, and so does whatever was staged after it.
     Without a current one the ``keep`` highest stay.
 
-    :param numbers: All generations, ascending, also those whose manifest cannot be read.
+    :param numbers: All generations, ascending.
+    :param history: Those that were served, the current one first.
     """
-    earlier = [number for number in numbers if current is None or number < current]
-    candidates = [number for number in earlier if number in manifests and (current is None or manifests[number].served)]
-    kept = candidates[max(0, len(candidates) - (keep if current is None else keep - 1)) :]
-    return tuple(number for number in earlier if number not in kept)
+    if current is None:
+        return tuple(numbers[: max(0, len(numbers) - keep)])
+    return tuple(number for number in numbers if number < current and number not in history[:keep])
 
 
 def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
@@ -82,7 +80,7 @@ def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
     :param partial_max_age: Seconds since a partial file was last written to.
     """
     generations = Generations(store)
-    surplus = surplus_generations(generations.numbers(), generations.manifests(), generations.current(), keep)
+    surplus = surplus_generations(generations.numbers(), generations.history(), generations.current(), keep)
     leftovers = tuple(generations.leftovers())
     removal = _Removal()
     with contextlib.suppress(FileNotFoundError), generations.directory() as directory:

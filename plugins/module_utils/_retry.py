@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import email.utils
 import random
-import re
+import time
 
 RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
@@ -15,24 +17,28 @@ _BASE_DELAY = 0.5
 _MAX_DELAY = 30.0
 _MAX_SERVER_DELAY = 3600.0
 
-# 'RateLimit: "api";r=0;t=55': no requests remain, the window starts again in 55 seconds.
-_RATE_LIMIT = re.compile(r"r=(\d+).*?t=(\d+)")
-
 
 def server_delay(retry_after: str, rate_limit: str) -> float | None:
     """Return the seconds that a refusing server asks to wait, or None when it does not say.
 
     The longer one of both headers counts.
 
-    :param retry_after: The header ``Retry-After``; understood when it holds seconds.
+    :param retry_after: The header ``Retry-After``: seconds, or a date.
     :param rate_limit: The Hub's header ``RateLimit``.
     """
     delays = []
-    if retry_after.strip().isdecimal():
-        delays.append(float(retry_after))
-    match = _RATE_LIMIT.search(rate_limit)
-    if match and int(match.group(1)) == 0:
-        delays.append(float(match.group(2)))
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        if retry_after.strip().isdecimal():
+            delays.append(float(retry_after))
+        elif retry_after:
+            moment = email.utils.parsedate_to_datetime(retry_after)
+            delays.append(max(0.0, moment.timestamp() - time.time()))
+    for policy in rate_limit.split(","):
+        # '"api";r=0;t=55': no requests remain, the window starts again in 55 seconds.
+        parameters = dict(part.strip().split("=", 1) for part in policy.split(";") if "=" in part)
+        with contextlib.suppress(ValueError, KeyError):
+            if int(parameters["r"]) == 0:
+                delays.append(max(0.0, float(parameters["t"])))
     return min(max(delays), _MAX_SERVER_DELAY) if delays else None
 
 
@@ -41,5 +47,5 @@ def backoff_delay(failures: int) -> float:
 
     Jitter matters in a fleet: hosts that failed together must not come back together.
     """
-    ceiling: float = min(_MAX_DELAY, _BASE_DELAY * 2 ** (failures - 1))
+    ceiling: float = min(_MAX_DELAY, _BASE_DELAY * 2 ** min(failures - 1, 10))
     return ceiling * (0.5 + random.random() / 2)

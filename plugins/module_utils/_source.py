@@ -12,7 +12,7 @@ import threading
 import urllib.parse
 from dataclasses import dataclass
 
-from ._errors import HubError
+from ._errors import HubError, InvalidInput
 from ._http import HttpClient, origin_of
 from ._retry import RETRY_STATUS, server_delay
 
@@ -105,11 +105,20 @@ class Source:
             client.discard(url, response)
             if response.status not in _REDIRECTS:
                 raise self._refusal(url, response)
-            url = urllib.parse.urljoin(url, response.headers.get("Location", ""))
+            url = self._target(url, response.headers.get("Location", ""))
             if origin_of(url) != self._hub_origin:
                 self._location = url
         self._location = None
         raise Unavailable(f"more than {_MAX_REDIRECTS} redirects")
+
+    def _target(self, url: str, location: str) -> str:
+        try:
+            target = urllib.parse.urljoin(url, location)
+            origin_of(target.encode("ascii").decode())
+        except (ValueError, InvalidInput):
+            self._location = None
+            raise Unavailable(f"redirected to {location!r}, expected an http or https URL") from None
+        return target
 
     def _headers(self, url: str, start: int, end: int) -> dict[str, str]:
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -147,7 +156,10 @@ class Source:
         if not at_hub and status in _LOCATION_EXPIRED:
             self._location = None
             return Unavailable(f"HTTP {status} {reason} from {origin_of(url)[1]}")
-        return HubError(f"HTTP {status} {reason}{_ADVICE.get(headers.get('X-Error-Code', ''), '')}")
+        advice = _ADVICE.get(headers.get("X-Error-Code", ""))
+        if advice is None:
+            advice = "; check the token and its rights" if status in (401, 403) else ""
+        return HubError(f"HTTP {status} {reason}{advice}")
 
 
 _ADVICE = {

@@ -33,8 +33,8 @@ class Limits:
     """How a transfer may use the network.
 
     ``stall_timeout``: seconds in which a connection must deliver at least one chunk of 256 KiB, or its request is
-    repeated. ``timeout``: seconds for everything, None for no limit. ``retries``: failures in a row, without a byte
-    received in between, after which a run of blocks is given up.
+    repeated. ``timeout``: seconds for everything, None for no limit. ``retries``: failures in a row, with less than
+    256 KiB received in between, after which a run of blocks is given up.
     """
 
     connections: int = 8
