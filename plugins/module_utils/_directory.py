@@ -80,9 +80,10 @@ class Directory:
             self.adopt(descriptor)
         return Directory(descriptor, self.join(name), self.owner)
 
-    def open(self, name: str, flags: int, mode: int = 0o644) -> int:
+    def open(self, name: str, flags: int, mode: int = 0o644, shared: bool = False) -> int:
         """Open a regular file in this directory and return its descriptor.
 
+        :param shared: Allow writing to a file that has further names, as blobs have.
         :raises StoreError: When the name belongs to a link or to anything but a regular file.
         """
         created = False
@@ -108,9 +109,14 @@ class Directory:
         if created:
             os.fchmod(descriptor, mode)
             self.adopt(descriptor)
-        elif not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise StoreError(f"{self.join(name)} is not a regular file; remove it")
+        if status.st_nlink > 1 and not shared and flags & (os.O_WRONLY | os.O_RDWR):
+            os.close(descriptor)
+            raise StoreError(f"{self.join(name)} has a second name somewhere, expected none; remove it")
         return descriptor
 
     def stat(self, name: str) -> os.stat_result | None:

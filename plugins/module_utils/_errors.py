@@ -38,7 +38,10 @@ class Cancelled(ModelsError):
     """The work was stopped by a signal or by its deadline; what was received is kept for the next run."""
 
 
-def describe_os_error(error: OSError) -> str:
-    """Put an error of the operating system into one sentence."""
-    subject = f" on {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{subject}; what is served was left as it was"
+def describe_os_error(error: OSError, where: str) -> str:
+    """Put an error of the operating system into one sentence.
+
+    :param where: The store or the file that was worked on; the error itself may name an entry below it.
+    """
+    entry = f" ({error.filename})" if error.filename else ""
+    return f"{where}: {error.strerror or error}{entry}; what is served was left as it was"

@@ -16,9 +16,11 @@ import time
 from dataclasses import dataclass
 from typing import Callable, TypeVar
 
-from ._errors import HubError
+from ._blocks import check_cancelled
+from ._errors import Cancelled, HubError
 from ._lockfile import check_path, check_paths_agree
 from ._retry import RETRY_STATUS, backoff_delay, server_delay
+from ._source import Hub
 
 try:
     import huggingface_hub
@@ -57,12 +59,14 @@ class HubClient:
     """Asks one Hub.
 
     :param timeout: Seconds for everything about one question, with its repetitions.
+    :param cancelled: Ends a question early when it is set; :class:`Cancelled` is raised then.
     """
 
-    def __init__(self, endpoint: str, token: str | None, timeout: float) -> None:
-        self._endpoint = endpoint.rstrip("/")
-        self._token = token or False  # never a token that happens to lie in someone's home directory
+    def __init__(self, hub: Hub, timeout: float, cancelled: threading.Event) -> None:
+        self._endpoint = hub.endpoint.rstrip("/")
+        self._token = hub.token or False  # never a token that happens to lie in someone's home directory
         self._timeout = timeout
+        self._cancelled = cancelled
         self._api = huggingface_hub.HfApi(endpoint=self._endpoint, token=self._token)
 
     def commit(self, repo_id: str, revision: str) -> str:
@@ -133,7 +137,7 @@ class HubClient:
         failures = 0
         while True:
             try:
-                return _within(min(_CALL_DEADLINE, end - time.monotonic()), call)
+                return self._within(min(_CALL_DEADLINE, end - time.monotonic()), call)
             except hub_errors.GatedRepoError:
                 raise HubError(
                     f"{repo_id} is gated: accept its terms at {self._endpoint}/{repo_id} and give the token of the "
@@ -152,9 +156,12 @@ class HubClient:
             except hub_errors.HfHubHTTPError as error:
                 status, headers = error.response.status_code, error.response.headers
                 if status not in RETRY_STATUS:
-                    raise HubError(f"{repo_id}: {self._endpoint} answered {_first_line(error)}") from None
+                    advice = "; check the token and its rights" if status in (401, 403) else ""
+                    raise HubError(f"{repo_id}: {self._endpoint} answered {_first_line(error)}{advice}") from None
                 reason = f"HTTP {status}"
                 delay = server_delay(headers.get("Retry-After", ""), headers.get("RateLimit", ""))
+            except Cancelled:
+                raise
             except Exception as error:  # whatever a broken server makes of the client library
                 reason, delay = _first_line(error), None
             failures += 1
@@ -163,32 +170,35 @@ class HubClient:
                 raise HubError(
                     f"{repo_id}: no good answer from {self._endpoint} within {self._timeout:g} s; the last: {reason}"
                 )
-            time.sleep(wait)
+            self._cancelled.wait(wait)
+            check_cancelled(self._cancelled)
+
+    def _within(self, seconds: float, call: Callable[[], T]) -> T:
+        """Return what a call returns, or give up on it: a thread that hangs is left to end with the process."""
+        results: list[T] = []
+        errors: list[Exception] = []
+
+        def run() -> None:
+            try:
+                results.append(call())
+            except Exception as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + seconds
+        while thread.is_alive() and time.monotonic() < deadline:
+            thread.join(0.05)
+            check_cancelled(self._cancelled)
+        if errors:
+            raise errors[0]
+        if not results:
+            raise TimeoutError(f"nothing for {seconds:.0f} s")
+        return results[0]
 
 
 class _WrongContent(Exception):
     pass
-
-
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Return what a call returns, or give up on it: a thread that hangs is left behind and ends with the process."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(max(0.0, seconds))
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"nothing for {seconds:.0f} s")
-    return results[0]
 
 
 def _first_line(error: BaseException) -> str:

@@ -65,9 +65,9 @@ def _problem(store: Store, file: File, served: os.stat_result | None) -> tuple[s
         return REPLACED, "it was replaced by something that is not its blob"
     if blob.st_size != file.size:
         return SIZE, f"expected {file.size} bytes, found {blob.st_size}"
+    if stat.S_IMODE(blob.st_mode) != BLOB_MODE:
+        return MODE, f"expected mode {BLOB_MODE:04o}, found {stat.S_IMODE(blob.st_mode):04o}"
     record = store.read_record(file.sha256)
     if record is not None and record.mtime_ns != blob.st_mtime_ns:
         return TIME, "it was written to since it was received"
-    if stat.S_IMODE(blob.st_mode) != BLOB_MODE:
-        return MODE, f"expected mode {BLOB_MODE:04o}, found {stat.S_IMODE(blob.st_mode):04o}"
     return None

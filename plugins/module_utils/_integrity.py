@@ -79,10 +79,11 @@ class _Blob:
         sha256, digests = hash_file(self._descriptor, self._size, cancelled)
         if sha256 != self._sha256:
             return False
-        mtime_ns = os.fstat(self._descriptor).st_mtime_ns
-        self._record = BlockRecord(self._sha256, self._size, mtime_ns, digests)
-        with contextlib.suppress(OSError):  # a store that is read-only, or not ours, can be verified all the same
-            self._store.write_record(self._record)
+        if self._record is None or self._record.digests != digests:
+            mtime_ns = os.fstat(self._descriptor).st_mtime_ns
+            self._record = BlockRecord(self._sha256, self._size, mtime_ns, digests)
+            with contextlib.suppress(OSError):  # a store that is read-only, or not ours, can be verified all the same
+                self._store.write_record(self._record)
         return True
 
     def conclude(self, piece: int | None, right: bool) -> Finding | None:

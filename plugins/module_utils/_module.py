@@ -9,6 +9,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Callable
@@ -52,13 +53,16 @@ WRITER_ARGUMENTS: dict[str, Any] = {
 def hub_of(params: dict[str, Any]) -> Hub:
     """Return the Hub that a module's arguments name.
 
-    :raises InvalidInput: When the endpoint is no URL.
+    :raises InvalidInput: When the endpoint is no URL, or the token cannot be sent.
     """
+    endpoint, token = params["endpoint"], params["token"] or None
     try:
-        origin_of(params["endpoint"])
+        origin_of(endpoint)
     except InvalidInput as error:
         raise InvalidInput(f"endpoint: {error}") from None
-    return Hub(params["endpoint"], params["token"] or None)
+    if token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise InvalidInput("token: expected printable ASCII characters without blanks; was it pasted as a whole?")
+    return Hub(endpoint, token)
 
 
 def limits_of(params: dict[str, Any]) -> Limits:
@@ -114,7 +118,7 @@ def run_module(module: AnsibleModule, work: Callable[[threading.Event], dict[str
     except ModelsError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=describe_os_error(error))
+        module.fail_json(msg=describe_os_error(error, module.params.get("root") or module.params["dest"]))
     if result.get("failed"):
         module.fail_json(**result)
     module.exit_json(**result)

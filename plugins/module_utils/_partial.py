@@ -16,7 +16,6 @@ import os
 
 from ._blocks import block_count, write_chunk
 from ._directory import Directory
-from ._errors import StoreError
 
 _HEADER = "gpufleet-journal 1"
 
@@ -37,9 +36,6 @@ class Partial:
         self.size = size
         self.descriptor = directory.open(self.name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            status = os.fstat(self.descriptor)
-            if status.st_nlink != 1:
-                raise StoreError(f"{directory.join(self.name)} has a second name on this filesystem; remove it")
             os.ftruncate(self.descriptor, size)
             self.journalled = read_journal(directory, sha256, size)
             # Written anew, so that no torn line and no other file under the journal's name is ever appended to.

@@ -84,10 +84,10 @@ class Plan:
         """Whether there is anything to do."""
         return self.stage or self.activate
 
-    def require_space(self) -> None:
-        """Raise :class:`StoreError` when the disk is too small for what is to be received."""
+    def require_space(self, path: str) -> None:
+        """Raise :class:`StoreError` when the disk of the store at ``path`` is too small for what is to be received."""
         if self.no_space:
-            raise StoreError(self.no_space)
+            raise StoreError(f"{path}: {self.no_space}")
 
     @property
     def reused_bytes(self) -> int:

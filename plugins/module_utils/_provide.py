@@ -117,7 +117,7 @@ def _write_blocks(store: Store, record: BlockRecord, blocks: tuple[int, ...], pa
         reader = directory.open(record.sha256, os.O_RDONLY)
         os.fchmod(reader, 0o644)
         os.close(reader)
-        blob = directory.open(record.sha256, os.O_RDWR)
+        blob = directory.open(record.sha256, os.O_RDWR, shared=True)
     try:
         os.ftruncate(blob, record.size)
         for index in blocks:

@@ -98,11 +98,11 @@ def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
                 removal.add(status)
     partials = []
     with contextlib.suppress(FileNotFoundError), store.partials() as directory:
-        for name in filter(_SHA256.fullmatch, directory.names()):
-            partial, journal = directory.stat(name), directory.stat(journal_name(name))
-            if partial is not None and time.time() - partial.st_mtime >= partial_max_age:
-                partials.append(name)
-                for status in filter(None, (partial, journal)):
+        for sha256 in sorted({name[:64] for name in directory.names() if _SHA256.match(name)}):
+            files = list(filter(None, (directory.stat(sha256), directory.stat(journal_name(sha256)))))
+            if all(time.time() - status.st_mtime >= partial_max_age for status in files):
+                partials.append(sha256)
+                for status in files:
                     removal.add(status)
     return Garbage(surplus, leftovers, tuple(blobs), tuple(partials), removal.freed_bytes)
 

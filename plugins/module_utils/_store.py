@@ -12,11 +12,12 @@ import json
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from ._blocks import BlockRecord
+from ._blocks import BlockRecord, check_cancelled
 from ._directory import Directory
 from ._errors import StoreError
 from ._partial import Partial
@@ -68,7 +69,7 @@ class Store:
         self.root.close()
 
     @contextlib.contextmanager
-    def writer(self, operation: str, lock_timeout: float) -> Iterator[None]:
+    def writer(self, operation: str, lock_timeout: float, cancelled: threading.Event) -> Iterator[None]:
         """Be the store's only writer meanwhile.
 
         The lock belongs to the open file, so a killed holder blocks nobody.
@@ -76,6 +77,7 @@ class Store:
         :param operation: What is done, for whoever waits.
         :param lock_timeout: Seconds to wait for another writer.
         :raises StoreError: When the other writer is not done by then.
+        :raises Cancelled: When ``cancelled`` is set meanwhile.
         """
         descriptor = self.root.open(_LOCK, os.O_RDWR | os.O_CREAT)
         try:
@@ -90,7 +92,8 @@ class Store:
                             f"{self.path} is in use by {self._holder()}; waited {lock_timeout:g} s for it: "
                             "try again later, or with a longer lock_timeout"
                         ) from None
-                    time.sleep(0.1)
+                    cancelled.wait(0.1)
+                    check_cancelled(cancelled)
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "operation": operation}
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(holder).encode(), 0)
@@ -128,13 +131,13 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def open_blob(self, sha256: str, flags: int = os.O_RDONLY) -> int:
-        """Open a blob and return the descriptor.
+    def open_blob(self, sha256: str) -> int:
+        """Open a blob for reading and return the descriptor.
 
         :raises FileNotFoundError: When it does not exist.
         """
         with self.blob_directory(sha256) as directory:
-            return directory.open(sha256, flags)
+            return directory.open(sha256, os.O_RDONLY)
 
     def read_record(self, sha256: str) -> BlockRecord | None:
         """Return a blob's block digests, or None when there are none to be trusted."""

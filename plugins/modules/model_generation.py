@@ -128,6 +128,7 @@ reused_bytes:
 
 import contextlib
 import os
+import re
 import threading
 from typing import Any
 
@@ -137,7 +138,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._errors import Con
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
 from ansible_collections.gpufleet.models.plugins.module_utils._inspect import inspect
 from ansible_collections.gpufleet.models.plugins.module_utils._ledger import Ledger
-from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import parse_models
+from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import parse_models, unexpected
 from ansible_collections.gpufleet.models.plugins.module_utils._module import (
     ROOT_ARGUMENT,
     TRANSFER_ARGUMENTS,
@@ -169,8 +170,8 @@ class GenerationManager:
         self.root = root_of(params)
         self.state: str = params["state"]
         self.wanted: str | None = params["generation"]
-        if self.wanted not in (None, "previous") and not self.wanted.isdecimal():
-            raise InvalidInput(f"generation: expected a number or 'previous', found {self.wanted!r}")
+        if self.wanted not in (None, "previous") and not re.fullmatch("[1-9][0-9]{0,8}", self.wanted):
+            raise unexpected("generation", "a number or 'previous'", self.wanted)
         self.models = parse_models(params["models"] or [])
         if self.wanted is None and not self.models:
             raise InvalidInput("models: expected at least one model, found none")
@@ -182,12 +183,14 @@ class GenerationManager:
     def run(self, cancelled: threading.Event) -> dict[str, Any]:
         """Do what the arguments ask for and return the module's result."""
         if self.wanted is not None:
-            return self._remove(self.wanted) if self.state == "absent" else self._serve(self.wanted)
-        if self.check_mode:
-            with Store.open(self.root) or contextlib.nullcontext() as store:
-                plan = self._plan(store)
-                return self._result(plan, plan.use, plan.download_bytes)
-        with Store.create(self.root, self.owner) as store, store.writer("model_generation", self.lock_timeout):
+            existing = self._remove if self.state == "absent" else self._serve
+            return existing(self.wanted, cancelled)
+        with Store.open(self.root) or contextlib.nullcontext() as store:
+            plan = self._plan(store)
+        if self.check_mode or not plan.changed:
+            return self._result(plan, plan.use, plan.download_bytes)
+        with Store.create(self.root, self.owner) as store, self._writer(store, cancelled):
+            # Another writer may have been faster.
             plan = self._plan(store)
             try:
                 outcome = carry_out(plan, store, self.hub, self.limits, cancelled)
@@ -198,7 +201,7 @@ class GenerationManager:
 
     def _plan(self, store: Store | None) -> Plan:
         plan = make_plan(self.models, self.state == "active", take_snapshot(self.root, store, self.models))
-        plan.require_space()
+        plan.require_space(self.root)
         return plan
 
     def _result(self, plan: Plan, generation: int | None, downloaded_bytes: int) -> dict[str, Any]:
@@ -216,9 +219,9 @@ class GenerationManager:
             "diff": diff_models(plan),
         }
 
-    def _serve(self, wanted: str) -> dict[str, Any]:
+    def _serve(self, wanted: str, cancelled: threading.Event) -> dict[str, Any]:
         """Serve an existing generation, if it looks whole."""
-        with self._existing_store() as store, self._writer(store):
+        with self._existing_store() as store, self._writer(store, cancelled):
             generations = Generations(store)
             number = generations.previous() if wanted == "previous" else int(wanted)
             manifest = generations.manifest(number)
@@ -234,11 +237,11 @@ class GenerationManager:
                 activate(store, number)
             return self._result(plan, number, 0)
 
-    def _remove(self, wanted: str) -> dict[str, Any]:
+    def _remove(self, wanted: str, cancelled: threading.Event) -> dict[str, Any]:
         """Remove an existing generation that is not served."""
-        if not wanted.isdecimal():
+        if wanted == "previous":
             raise InvalidInput(f"generation: expected a number to remove, found {wanted!r}")
-        with self._existing_store() as store, self._writer(store):
+        with self._existing_store() as store, self._writer(store, cancelled):
             generations = Generations(store)
             number, current = int(wanted), generations.current()
             if number == current:
@@ -263,10 +266,10 @@ class GenerationManager:
             raise InvalidInput(f"{self.root} does not exist, so there is no generation {self.wanted} in it")
         return store
 
-    def _writer(self, store: Store) -> contextlib.AbstractContextManager[None]:
+    def _writer(self, store: Store, cancelled: threading.Event) -> contextlib.AbstractContextManager[None]:
         if self.check_mode:
             return contextlib.nullcontext()
-        return store.writer("model_generation", self.lock_timeout)
+        return store.writer("model_generation", self.lock_timeout, cancelled)
 
 
 def main() -> None:

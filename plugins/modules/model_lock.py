@@ -158,14 +158,14 @@ from ansible_collections.gpufleet.models.plugins.module_utils._catalog import pa
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput
 from ansible_collections.gpufleet.models.plugins.module_utils._hub import IMPORT_ERROR, HubClient
 from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import dump_lock, parse_lock
-from ansible_collections.gpufleet.models.plugins.module_utils._module import HUB_ARGUMENTS, run_module
+from ansible_collections.gpufleet.models.plugins.module_utils._module import HUB_ARGUMENTS, hub_of, run_module
 from ansible_collections.gpufleet.models.plugins.module_utils._resolve import Upgrade, resolve
 
 
 class LockManager:
     """Brings one lock file up to date with a catalog."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: AnsibleModule, cancelled: threading.Event) -> None:
         self.module = module
         self.dest: str = module.params["dest"]
         self.catalog = parse_catalog([_given(entry) for entry in module.params["catalog"]])
@@ -173,7 +173,7 @@ class LockManager:
         timeout: float = module.params["timeout"]
         if timeout <= 0:
             raise InvalidInput(f"timeout: expected more than 0 seconds, found {timeout:g}")
-        self.hub = HubClient(module.params["endpoint"], module.params["token"], timeout)
+        self.hub = HubClient(hub_of(module.params), timeout, cancelled)
 
     def run(self) -> dict[str, Any]:
         """Resolve the catalog, replace the lock file where it differs, and return the module's result."""
@@ -223,7 +223,10 @@ class LockManager:
         descriptor, temporary = tempfile.mkstemp(dir=self.module.tmpdir)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(content)
-        self.module.atomic_move(temporary, self.dest)
+        try:
+            self.module.atomic_move(temporary, self.dest)
+        except Exception as error:  # it raises no narrower one
+            raise InvalidInput(f"{self.dest}: expected a place for the lock, but {error.__cause__ or error}") from None
 
 
 def _given(entry: dict[str, Any]) -> dict[str, Any]:
@@ -273,10 +276,7 @@ def main() -> None:
     if IMPORT_ERROR is not None:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=str(IMPORT_ERROR))
 
-    def work(_cancelled: threading.Event) -> dict[str, Any]:
-        return LockManager(module).run()
-
-    run_module(module, work)
+    run_module(module, lambda cancelled: LockManager(module, cancelled).run())
 
 
 if __name__ == "__main__":

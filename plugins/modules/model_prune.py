@@ -86,7 +86,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._store import Stor
 _DAY = 24 * 60 * 60  # seconds
 
 
-def prune(module: AnsibleModule) -> dict[str, Any]:
+def prune(module: AnsibleModule, cancelled: threading.Event) -> dict[str, Any]:
     """Find garbage, remove it outside of check mode, and return the module's result."""
     params = module.params
     if params["keep"] < 1:
@@ -98,7 +98,7 @@ def prune(module: AnsibleModule) -> dict[str, Any]:
         return _result(Garbage())
     with store, contextlib.ExitStack() as stack:
         if not module.check_mode:
-            stack.enter_context(store.writer("model_prune", params["lock_timeout"]))
+            stack.enter_context(store.writer("model_prune", params["lock_timeout"], cancelled))
         garbage = find_garbage(store, params["keep"], params["partial_max_age"] * _DAY)
         if not garbage.empty and not module.check_mode:
             remove_garbage(store, garbage)
@@ -127,10 +127,7 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def work(_cancelled: threading.Event) -> dict[str, Any]:
-        return prune(module)
-
-    run_module(module, work)
+    run_module(module, lambda cancelled: prune(module, cancelled))
 
 
 if __name__ == "__main__":

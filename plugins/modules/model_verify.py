@@ -192,7 +192,7 @@ class VerifyManager:
         store = Store.open(self.root, self.owner)
         if store is None:
             raise InvalidInput(f"{self.root} does not exist; stage something first")
-        with store, self._writer(store):
+        with store, self._writer(store, cancelled):
             generations = Generations(store)
             number = self.module.params["generation"] or generations.current()
             if number is None:
@@ -200,16 +200,16 @@ class VerifyManager:
             manifest = generations.manifest(number)
             found = after = examine(store, manifest, self.full, self.budget_seconds, cancelled)
             downloaded = 0
-            if self.repair and found.defects():
+            if self.repair and (found.defects() or found.inspection.problems):
                 after, downloaded = repair(store, found, self.hub, self.limits, cancelled)
             repaired = _repaired(found, after)
             if not self.module.check_mode:
                 self._record(store, found, after, repaired)
             return self._result(store, found, after, repaired, downloaded)
 
-    def _writer(self, store: Store) -> contextlib.AbstractContextManager[None]:
+    def _writer(self, store: Store, cancelled: threading.Event) -> contextlib.AbstractContextManager[None]:
         if self.repair:
-            return store.writer("model_verify", self.module.params["lock_timeout"])
+            return store.writer("model_verify", self.module.params["lock_timeout"], cancelled)
         return contextlib.nullcontext()
 
     def _record(self, store: Store, found: Examination, after: Examination, repaired: list[Defect]) -> None:
@@ -225,7 +225,8 @@ class VerifyManager:
     ) -> dict[str, Any]:
         left = after.defects()
         result: dict[str, Any] = {
-            "changed": bool(repaired),
+            # Putting back a file's time alone is a repair of no defect.
+            "changed": bool(repaired) or after.inspection.problems != found.inspection.problems,
             "generation": found.manifest.generation,
             "verified": after.verified(hashed_only=self.full),
             "corrupt": [defect.to_json() for defect in left if not defect.missing],
