@@ -19,6 +19,8 @@ from typing import BinaryIO, Callable
 
 from ._errors import ContentError
 
+_REASON_LIMIT = 200  # characters; a file may call its tensors what it likes
+
 _SAFETENSORS_HEADER_LIMIT = 100_000_000  # bytes; the limit of the reference implementation
 _SAFETENSORS_DIMENSIONS = 64
 
@@ -66,7 +68,8 @@ def check_structure(path: str, descriptor: int, size: int) -> None:
         try:
             check(stream, size)
         except _Malformed as error:
-            raise ContentError(f"not a valid {error.kind} file: {error}") from None
+            reason = str(error) if len(str(error)) <= _REASON_LIMIT else f"{str(error)[:_REASON_LIMIT]}..."
+            raise ContentError(f"not a valid {error.kind} file: {reason}") from None
 
 
 class _Malformed(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -64,26 +65,28 @@ class Manifest:
             "previous": self.previous,
             "models": [model.to_json() for model in self.models],
         }
+        document["checksum"] = _checksum(document)
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
     @classmethod
     def load(cls, content: bytes, generation: int) -> Manifest:
         """Read a manifest.
 
-        :raises InvalidInput: When it is damaged; it carries a digest of what it says.
+        :raises InvalidInput: When it is damaged; it carries a checksum of what it says.
         """
         where = f"manifest of generation {generation}"
         try:
             document: dict[str, Any] = json.loads(content)
-            served, previous = document["served"], document["previous"]
-            manifest = cls(generation, parse_models(document["models"], where), served is True, previous)
-            intact = document["manifest_version"] == 1 and document["lock_digest"] == manifest.digest
-            intact = intact and (previous is None or (isinstance(previous, int) and previous < generation))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            intact = False
-        if not intact:
-            raise InvalidInput(f"{where} is damaged; stage its models again")
-        return manifest
+            checksum = document.pop("checksum")
+            if checksum != _checksum(document) or document["manifest_version"] != 1:
+                raise InvalidInput
+            return cls(generation, parse_models(document["models"]), document["served"], document["previous"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput):
+            raise InvalidInput(f"{where} is damaged; stage its models again") from None
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 class Generations:
@@ -297,8 +300,11 @@ class Generations:
         :raises InvalidInput: When there is no such generation, or its manifest is damaged.
         """
         manifest, current = self.manifest(number), self.current()
-        # Going back to an earlier generation leaves what that one followed as it was.
-        follows = current if current is not None and current < number else manifest.previous
+        follows = manifest.previous
+        if current is not None and current < number:
+            follows = current
+        elif not manifest.served:  # staged before the current one, and passed over then
+            follows = next((earlier for earlier in self.history() if earlier < number), None)
         if not manifest.served or manifest.previous != follows:
             with self.directory() as directory, directory.subdirectory(str(number)) as tree:
                 tree.write(MANIFEST, replace(manifest, served=True, previous=follows).dump())

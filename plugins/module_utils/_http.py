@@ -36,6 +36,7 @@ def origin_of(url: str) -> tuple[str, str, int]:
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]
+        (parts.hostname or "").encode("idna")
     except (ValueError, KeyError):
         raise InvalidInput(f"{url!r}: expected an http or https URL") from None
     if not parts.hostname:
@@ -105,7 +106,14 @@ class HttpClient:
         proxy = self._proxies.get(origin[0])
         if not proxy or urllib.request.proxy_bypass(f"{origin[1]}:{origin[2]}"):
             return None
-        return urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        proxy = proxy if "://" in proxy else f"http://{proxy}"
+        try:
+            origin_of(proxy)
+        except InvalidInput:  # it may hold a password: do not show it
+            raise TransferError(
+                f"{origin[0]}_proxy: expected the URL of a proxy, found none in the environment"
+            ) from None
+        return urllib.parse.urlsplit(proxy)
 
     def _connect(
         self, origin: tuple[str, str, int], proxy: urllib.parse.SplitResult | None

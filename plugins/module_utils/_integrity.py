@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import threading
@@ -51,7 +50,6 @@ class _Blob:
     """A blob while it is hashed: block by block where its record tells the blocks' digests, else in one piece."""
 
     def __init__(self, store: Store, sha256: str, size: int) -> None:
-        self._store = store
         self._sha256 = sha256
         self._size = size
         self._record = store.read_record(sha256)
@@ -80,10 +78,7 @@ class _Blob:
         if sha256 != self._sha256:
             return False
         if self._record is None or self._record.digests != digests:
-            mtime_ns = os.fstat(self._descriptor).st_mtime_ns
-            self._record = BlockRecord(self._sha256, self._size, mtime_ns, digests)
-            with contextlib.suppress(OSError):  # a store that is read-only, or not ours, can be verified all the same
-                self._store.write_record(self._record)
+            self._record = BlockRecord(self._sha256, self._size, os.fstat(self._descriptor).st_mtime_ns, digests)
         return True
 
     def conclude(self, piece: int | None, right: bool) -> Finding | None:
@@ -105,7 +100,7 @@ class _Blob:
             damage, blocks = f"expected {self._size} bytes, found {self._found_size}", ()
         else:
             damage, blocks = None, ()
-        return Finding(self._sha256, self._size, self._found_size, damage, blocks, self._record)
+        return Finding(self._sha256, self._size, min(self._found_size, self._size), damage, blocks, self._record)
 
 
 def check_blobs(
@@ -116,8 +111,8 @@ def check_blobs(
 ) -> Iterator[Finding]:
     """Hash blobs and yield a finding for each, as they come.
 
-    A blob without block digests, or with a damaged record of them, is hashed as a whole; when it proves to be right it
-    gets a new record.
+    A blob without block digests, or with a damaged record of them, is hashed as a whole; when it proves to be right,
+    the finding has a new record. Nothing is written.
 
     :param blobs: SHA-256 and size in bytes of each, in the order in which they shall be taken.
     :param budget_seconds: Begin with no further blob after that time.

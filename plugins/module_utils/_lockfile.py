@@ -25,6 +25,10 @@ LOCK_VERSION = 1
 
 MAX_FILE_SIZE = 1 << 44  # 16 TiB: larger than any model, small enough for every arithmetic on it
 
+_SHOWN = 200  # characters of a value in a message
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHOWN // 2
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REPO_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -72,7 +76,7 @@ class Model:
 def unexpected(where: str, expected: str, found: object) -> InvalidInput:
     """Return the error for a value that is not what its place needs."""
     try:
-        shown = reprlib.repr(found)  # short, whatever it is
+        shown = _SHORT.repr(found)[:_SHOWN]
     except ValueError:  # a number with too many digits to print
         shown = type(found).__name__
     return InvalidInput(f"{where}: expected {expected}, found {shown}")

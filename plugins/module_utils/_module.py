@@ -100,7 +100,7 @@ def root_of(params: dict[str, Any]) -> str:
     :raises InvalidInput: When it is not absolute.
     """
     root: str = params["root"]
-    if not os.path.isabs(root):
+    if not os.path.isabs(root) or "\0" in root:
         raise InvalidInput(f"root: expected an absolute path, found {root!r}")
     return root
 

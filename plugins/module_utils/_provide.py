@@ -130,7 +130,9 @@ def _write_blocks(store: Store, record: BlockRecord, blocks: tuple[int, ...], pa
 
 
 def reseal(store: Store, record: BlockRecord) -> None:
-    """Give a blob whose content is right the mode and the time that it had when it was received."""
+    """Give a blob whose content is right its record, and the mode and the time that it had when it was received."""
+    if store.read_record(record.sha256) != record:
+        store.write_record(record)
     descriptor = store.open_blob(record.sha256)
     try:
         status = os.fstat(descriptor)

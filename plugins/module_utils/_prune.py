@@ -12,6 +12,7 @@ import re
 import stat
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ._generation import Generations
@@ -19,7 +20,7 @@ from ._ledger import Ledger
 from ._partial import journal_name
 from ._store import Store, record_name
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"([0-9a-f]{64})(?:\.blocks|\.journal)?")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
                     removal.add(status)
     blobs = []
     stored = store.blobs()
-    for sha256 in sorted({name[:64] for name in stored if _SHA256.match(name)}):
+    for sha256 in _digests_in(stored):
         blob, record = stored.get(sha256), stored.get(record_name(sha256))
         if blob is None or removal.links_left(blob) <= 1:
             blobs.append(sha256)
@@ -98,13 +99,18 @@ def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
                 removal.add(status)
     partials = []
     with contextlib.suppress(FileNotFoundError), store.partials() as directory:
-        for sha256 in sorted({name[:64] for name in directory.names() if _SHA256.match(name)}):
+        for sha256 in _digests_in(directory.names()):
             files = list(filter(None, (directory.stat(sha256), directory.stat(journal_name(sha256)))))
             if all(time.time() - status.st_mtime >= partial_max_age for status in files):
                 partials.append(sha256)
                 for status in files:
                     removal.add(status)
     return Garbage(surplus, leftovers, tuple(blobs), tuple(partials), removal.freed_bytes)
+
+
+def _digests_in(names: Iterable[str]) -> list[str]:
+    """Return the SHA-256 digests that files with such names belong to; foreign names do not count."""
+    return sorted({match.group(1) for match in map(_NAME.fullmatch, names) if match})
 
 
 def remove_garbage(store: Store, garbage: Garbage) -> None:

@@ -53,12 +53,20 @@ class Store:
 
     @classmethod
     def create(cls, path: str, owner: tuple[int, int] | None = None) -> Store:
-        """Open a store, and make its directory first where it is missing (mode 0755)."""
+        """Open a store, and make its directory first where it is missing (mode 0755).
+
+        :raises StoreError: When the path, or a part of it, is no directory.
+        """
         missing = not os.path.isdir(path)
-        os.makedirs(path, 0o755, exist_ok=True)
+        umask = os.umask(0o022)  # others must be able to read the models
+        try:
+            os.makedirs(path, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise StoreError(f"{path} is not a directory; choose another root") from None
+        finally:
+            os.umask(umask)
         root = Directory.open_root(path, owner)
         if missing:
-            os.fchmod(root.descriptor, 0o755)  # whatever the umask is: others must be able to read the models
             root.adopt(root.descriptor)
         return cls(root)
 
@@ -102,7 +110,7 @@ class Store:
             os.close(descriptor)
 
     def _holder(self) -> str:
-        with contextlib.suppress(ValueError, KeyError, OSError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OSError):
             holder: dict[str, Any] = json.loads(self.root.read(_LOCK))
             return f"{holder['operation']} (process {holder['pid']} on {holder['host']})"
         return "another process"
@@ -179,13 +187,13 @@ class Store:
 
     def blobs(self) -> dict[str, os.stat_result]:
         """Return what ``lstat`` says of every blob and every record, by name."""
-        try:
-            with self.root.subdirectory(_BLOBS) as blobs:
-                return {
-                    path.rpartition("/")[2]: status for path, status in blobs.walk() if stat.S_ISREG(status.st_mode)
-                }
-        except FileNotFoundError:
-            return {}
+        found = {}
+        with contextlib.suppress(FileNotFoundError), self.root.subdirectory(_BLOBS) as blobs:
+            for path, status in blobs.walk():
+                directory, _separator, name = path.partition("/")
+                if stat.S_ISREG(status.st_mode) and directory == name[:2]:
+                    found[name] = status
+        return found
 
 
 def record_name(sha256: str) -> str:

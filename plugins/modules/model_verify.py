@@ -194,7 +194,9 @@ class VerifyManager:
             raise InvalidInput(f"{self.root} does not exist; stage something first")
         with store, self._writer(store, cancelled):
             generations = Generations(store)
-            number = self.module.params["generation"] or generations.current()
+            number = self.module.params["generation"]
+            if number is None:
+                number = generations.current()
             if number is None:
                 raise InvalidInput(f"{self.root} serves no generation; name one to verify, or serve one first")
             manifest = generations.manifest(number)

@@ -1,0 +1,245 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Hashing blobs: every damage is found, and named by its blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpufleet.models.plugins.module_utils._blocks import BLOCK_SIZE, BlockRecord
+from ansible_collections.gpufleet.models.plugins.module_utils._errors import Cancelled, StoreError
+from ansible_collections.gpufleet.models.plugins.module_utils._integrity import Finding, check_blobs
+from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
+from tests.unit.stores import NEVER, blob_path, flip, listing, overwrite, put_blob, record_path, sha256_of
+
+# Three blocks, the last one of five bytes.
+BIG = b"".join(hashlib.sha256(bytes([block])).digest() * (BLOCK_SIZE // 32) for block in range(2)) + b"12345"
+MEDIUM = BIG[BLOCK_SIZE:]
+SMALL = b"a small file"
+
+
+def check(store: Store, *contents: bytes) -> dict[str, Finding]:
+    """Hash blobs and return the findings by SHA-256."""
+    findings = list(check_blobs(store, [(sha256_of(content), len(content)) for content in contents], NEVER))
+    assert len(findings) == len(contents)
+    return {finding.sha256: finding for finding in findings}
+
+
+def check_one(store: Store, content: bytes) -> Finding:
+    """Hash one blob."""
+    return check(store, content)[sha256_of(content)]
+
+
+@pytest.mark.parametrize("content", [BIG, SMALL, b"", b"x" * BLOCK_SIZE], ids=["big", "small", "empty", "one block"])
+def test_whole_blob(store: Store, content: bytes) -> None:
+    sha256 = put_blob(store, content)
+    before = listing(Path(store.path))
+    finding = check_one(store, content)
+    assert (finding.damage, finding.blocks, finding.lost) == (None, (), False)
+    assert (finding.sha256, finding.size, finding.hashed_bytes) == (sha256, len(content), len(content))
+    assert listing(Path(store.path)) == before
+
+
+@pytest.mark.parametrize(
+    ("positions", "blocks"),
+    [
+        ([0], (0,)),
+        ([BLOCK_SIZE - 1], (0,)),
+        ([BLOCK_SIZE], (1,)),
+        ([2 * BLOCK_SIZE - 1], (1,)),
+        ([2 * BLOCK_SIZE], (2,)),
+        ([2 * BLOCK_SIZE + 4], (2,)),
+        ([2 * BLOCK_SIZE + 1, 5, 6, 7], (0, 2)),
+        ([0, BLOCK_SIZE, 2 * BLOCK_SIZE], (0, 1, 2)),
+    ],
+)
+def test_flipped_bits_are_named_by_their_blocks(store: Store, positions: list[int], blocks: tuple[int, ...]) -> None:
+    put_blob(store, BIG)
+    for position in positions:
+        flip(blob_path(store, BIG), position)
+    finding = check_one(store, BIG)
+    assert finding.blocks == blocks
+    assert finding.damage == f"{len(blocks)} of its 3 blocks are not as they were received"
+    assert finding.record is not None
+
+
+def test_blocks_that_changed_places(store: Store) -> None:
+    put_blob(store, BIG)
+    overwrite(blob_path(store, BIG), 0, BIG[BLOCK_SIZE : 2 * BLOCK_SIZE] + BIG[:BLOCK_SIZE])
+    assert check_one(store, BIG).blocks == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks"),
+    [
+        (2 * BLOCK_SIZE + 4, (2,)),
+        (2 * BLOCK_SIZE, (2,)),
+        (2 * BLOCK_SIZE - 1, (1, 2)),
+        (1, (0, 1, 2)),
+        (0, (0, 1, 2)),
+        # What is there is right, there only is more of it.
+        (2 * BLOCK_SIZE + 6, ()),
+        (4 * BLOCK_SIZE, ()),
+    ],
+)
+def test_wrong_size(store: Store, size: int, blocks: tuple[int, ...]) -> None:
+    put_blob(store, BIG)
+    os.truncate(blob_path(store, BIG), size)
+    finding = check_one(store, BIG)
+    assert finding.blocks == blocks
+    assert finding.damage
+    assert not finding.lost
+    if size > len(BIG):
+        assert finding.damage == f"expected {len(BIG)} bytes, found {size}"
+    assert finding.hashed_bytes == min(size, len(BIG))
+
+
+def test_lost_blob(store: Store) -> None:
+    put_blob(store, SMALL)
+    blob_path(store, SMALL).unlink()
+    for content in (SMALL, b"never there"):
+        finding = check_one(store, content)
+        assert (finding.lost, finding.damage, finding.blocks, finding.hashed_bytes) == (True, "it is lost", None, 0)
+
+
+def _foreign(store: Store) -> bytes:
+    put_blob(store, b"another")
+    return record_path(store, b"another").read_bytes()
+
+
+def _of_another_size(store: Store) -> bytes:
+    return BlockRecord(sha256_of(MEDIUM), 5, 0, (sha256_of(MEDIUM[:5]),)).dump()
+
+
+def _flipped(store: Store) -> bytes:
+    content = bytearray(record_path(store, MEDIUM).read_bytes())
+    content[-10] ^= 1
+    return bytes(content)
+
+
+RECORDS = {
+    "lost": lambda _store: None,
+    "empty": lambda _store: b"",
+    "flipped": _flipped,
+    "torn": lambda store: record_path(store, MEDIUM).read_bytes()[:-20],
+    "foreign": _foreign,
+    "another size": _of_another_size,
+    "garbage": lambda _store: b"\xff" * 1000,
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_damaged_record_is_rebuilt_for_a_whole_blob(store: Store, kind: str) -> None:
+    put_blob(store, MEDIUM)
+    path = record_path(store, MEDIUM)
+    before = path.read_bytes()
+    content = RECORDS[kind](store)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    finding = check_one(store, MEDIUM)
+    assert (finding.damage, finding.blocks) == (None, ())
+    # It is the caller's to write it.
+    assert (path.read_bytes() if path.exists() else None) == content
+    assert finding.record == BlockRecord.load(before, sha256_of(MEDIUM))
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_damaged_record_of_a_damaged_blob_is_not_believed(store: Store, kind: str) -> None:
+    put_blob(store, MEDIUM)
+    flip(blob_path(store, MEDIUM), 7)
+    path = record_path(store, MEDIUM)
+    content = RECORDS[kind](store)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    finding = check_one(store, MEDIUM)
+    assert finding.damage == f"its content is not SHA-256 {sha256_of(MEDIUM)}"
+    assert finding.blocks is None
+    assert (path.read_bytes() if path.exists() else None) == content
+
+
+def test_extended_blob_without_its_record(store: Store) -> None:
+    put_blob(store, SMALL)
+    record_path(store, SMALL).unlink()
+    os.truncate(blob_path(store, SMALL), 1000)
+    finding = check_one(store, SMALL)
+    assert (finding.damage, finding.blocks) == (f"expected {len(SMALL)} bytes, found 1000", ())
+
+
+def test_every_blob_has_its_own_finding(store: Store) -> None:
+    contents = [b"%d" % number for number in range(300)]
+    for content in contents:
+        put_blob(store, content)
+    damaged, lost = contents[10:20], contents[30:35]
+    for content in damaged:
+        flip(blob_path(store, content), 0)
+    for content in lost:
+        blob_path(store, content).unlink()
+    findings = check(store, *contents)
+    assert {sha256 for sha256, finding in findings.items() if finding.lost} == {sha256_of(content) for content in lost}
+    assert {sha256 for sha256, finding in findings.items() if finding.blocks == (0,)} == {
+        sha256_of(content) for content in damaged
+    }
+    assert sum(finding.damage is None for finding in findings.values()) == 285
+
+
+def test_time_of_the_file_does_not_replace_hashing(store: Store) -> None:
+    put_blob(store, SMALL)
+    os.utime(blob_path(store, SMALL), (1, 1))
+    assert check_one(store, SMALL).damage is None
+    flip(blob_path(store, SMALL), 0)
+    assert check_one(store, SMALL).blocks == (0,)
+
+
+def test_cancelled(store: Store) -> None:
+    put_blob(store, SMALL)
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(Cancelled):
+        list(check_blobs(store, [(sha256_of(SMALL), len(SMALL))], cancelled))
+
+
+def test_budget_ends_it_between_two_blobs(store: Store) -> None:
+    contents = [b"%d" % number for number in range(100)]
+    for content in contents:
+        put_blob(store, content)
+
+    def blobs() -> object:
+        for content in contents:
+            yield sha256_of(content), len(content)
+            time.sleep(0.02)
+
+    findings = list(check_blobs(store, blobs(), NEVER, budget_seconds=0.2))  # type: ignore[arg-type]
+    assert 0 < len(findings) < 50
+    assert [finding.damage for finding in findings] == [None] * len(findings)
+    assert {finding.sha256 for finding in findings} == {sha256_of(content) for content in contents[: len(findings)]}
+
+
+@pytest.mark.parametrize("place", ["blob", "record"])
+def test_planted_link_is_not_followed(store: Store, tmp_path: Path, place: str) -> None:
+    put_blob(store, SMALL)
+    path = blob_path(store, SMALL) if place == "blob" else record_path(store, SMALL)
+    path.rename(tmp_path / "outside")
+    path.symlink_to(tmp_path / "outside")
+    before = listing(tmp_path / "outside")
+    with pytest.raises(StoreError, match=r"is not a regular file; remove it$"):
+        check_one(store, SMALL)
+    assert listing(tmp_path / "outside") == before
+
+
+def test_no_descriptor_is_left_open(store: Store) -> None:
+    for content in (BIG, SMALL, b""):
+        put_blob(store, content)
+    flip(blob_path(store, BIG), 0)
+    before = sorted(Path("/proc/self/fd").iterdir())
+    check(store, BIG, SMALL, b"", b"lost")
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
