@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -73,7 +72,7 @@ class Fleet:
 
     @property
     def current(self) -> str:
-        return os.readlink(self.root / "current")
+        return str((self.root / "current").readlink())
 
 
 def recap(process: subprocess.CompletedProcess[str]) -> dict[str, int]:

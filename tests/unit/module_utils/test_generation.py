@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -33,7 +34,7 @@ from tests.unit.stores import (
     sha256_of,
     stage,
 )
-from tests.unit.values import json_values, with_changes
+from tests.unit.values import json_values, result_or_refusal, with_changes
 
 A: Tree = {"minilm": MINILM}
 B: Tree = {"minilm": {**MINILM, "vocab.txt": b"new\n"}}
@@ -392,16 +393,59 @@ def test_every_damage_of_a_manifest_is_noticed() -> None:
             Manifest.load(STORED[:length], 7)
 
 
-@given(st.binary() | (json_values | with_changes(json.loads(STORED))).map(lambda value: json.dumps(value).encode()))
-def test_any_manifest_is_one_or_one_sentence(content: bytes) -> None:
-    try:
-        manifest = Manifest.load(content, 7)
-    except InvalidInput as error:
-        message = str(error)
+def sealed(document: Any) -> bytes:
+    """Return a document as a manifest with the right checksum, as someone with access to the store could write it."""
+    if isinstance(document, dict):
+        document["checksum"] = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return json.dumps(document).encode()
+
+
+def unsealed(stored: bytes) -> Any:
+    """Return what a manifest says, without its checksum."""
+    return {key: value for key, value in json.loads(stored).items() if key != "checksum"}
+
+
+def test_manifest_is_what_someone_else_could_make() -> None:
+    assert Manifest.load(sealed(unsealed(STORED)), 7) == Manifest.load(STORED, 7)
+
+
+@given(st.binary() | json_values.map(sealed) | with_changes(unsealed(STORED)).map(sealed))
+def test_any_manifest_is_one_to_work_with_or_one_sentence(content: bytes) -> None:
+    manifest = result_or_refusal(Manifest.load, content, 7)
+    if isinstance(manifest, InvalidInput):
+        assert str(manifest) == "manifest of generation 7 is damaged; stage its models again"
     else:
-        message = "manifest of generation 7"
-        assert manifest.digest == lock_digest(manifest.models)
-    assert message.startswith("manifest of generation 7")
+        assert type(manifest.served) is bool
+        assert manifest.previous is None or manifest.previous < 7
+        assert manifest.generation == 7
+        assert len(manifest.digest) == 64
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("manifest_version", [0, 2, "1", None]),
+        ("generation", [1, 6, 8, "7", None]),
+        ("served", [1, 0, "true", None]),
+        ("previous", [7, 8, 10**9, "5", 5.0, True, [], {}]),
+        ("models", [None, {}, [None]]),
+    ],
+)
+def test_forged_manifest_is_not_believed(key: str, values: list[object]) -> None:
+    """Nor one of another generation in its place: the way back would lead in a circle."""
+    for value in values:
+        with pytest.raises(InvalidInput, match=r"^manifest of generation 7 is damaged"):
+            Manifest.load(sealed({**unsealed(STORED), key: value}), 7)
+
+
+def test_manifest_of_another_generation_does_not_confuse_the_way_back(store: Store) -> None:
+    for _generation in range(3):
+        serve(store, A)
+    manifest_path(store, 1).write_bytes(manifest_path(store, 3).read_bytes())
+    assert Generations(store).previous() == 2
+    Generations(store).activate(2)
+    with pytest.raises(InvalidInput, match="no earlier generation"):
+        Generations(store).previous()
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"", b"null", b"{}"], ids=len)

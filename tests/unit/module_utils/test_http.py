@@ -57,7 +57,7 @@ def test_origin(url: str, origin: tuple[str, str, int]) -> None:
             "http://hub:99999",
             "http://hub:-1",
             "http://[::1",
-            "http://[x]/",
+            "http://a..b",
         ),
     ],
 )

@@ -66,8 +66,9 @@ def test_root_must_be_a_directory(run: Run, root: Path, module: ModuleType) -> N
 
 
 def test_root_must_be_a_path(run: Run, root: Path) -> None:
+    """Ansible itself refuses such an argument where it logs to syslog and Python is new."""
     for module in WORKING:
-        check_refused(run, module, root, "root", root=f"{root}/a\0b")
+        check_refused(run, module, root, "", root=f"{root}/a\0b")
 
 
 @pytest.mark.parametrize("module", WRITERS, ids=name_of)
