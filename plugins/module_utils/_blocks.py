@@ -107,8 +107,10 @@ def hash_block(descriptor: int, index: int, size: int) -> str | None:
     return None
 
 
-def hash_file(descriptor: int, size: int, cancelled: threading.Event) -> tuple[str | None, tuple[str, ...]]:
-    """Return a file's SHA-256 and its blocks' digests, read once; None and nothing when the file ends early.
+def hash_file(
+    descriptor: int, size: int, cancelled: threading.Event, blocks: bool = False
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return a file's SHA-256, None when it ends early; with ``blocks`` also its blocks' digests, else none.
 
     :raises Cancelled: When ``cancelled`` is set meanwhile.
     """
@@ -119,9 +121,11 @@ def hash_file(descriptor: int, size: int, cancelled: threading.Event) -> tuple[s
             check_cancelled(cancelled)
             block = hashlib.sha256()
             for _position, chunk in read_chunks(descriptor, *block_range(index, size)):
-                block.update(chunk)
                 whole.update(chunk)
-            digests.append(block.hexdigest())
+                if blocks:
+                    block.update(chunk)
+            if blocks:
+                digests.append(block.hexdigest())
         return whole.hexdigest(), tuple(digests)
     return None, ()
 

@@ -18,6 +18,7 @@ import struct
 from typing import BinaryIO, Callable
 
 from ._errors import ContentError
+from ._lockfile import is_count
 
 _REASON_LIMIT = 200  # characters; a file may call its tensors what it likes
 
@@ -113,7 +114,7 @@ def _safetensors_span(name: str, tensor: object) -> tuple[int, int, str]:
         shape, (start, end) = tensor["shape"], tensor["data_offsets"]  # type: ignore[index]
         if len(shape) > _SAFETENSORS_DIMENSIONS or not isinstance(tensor["dtype"], str):  # type: ignore[index]
             raise ValueError
-        if not all(_is_count(number) for number in (*shape, start, end)) or start > end:
+        if not all(is_count(number) for number in (*shape, start, end)) or start > end:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise _MalformedSafetensors(f"tensor {name!r} is not described as the format demands") from None
@@ -125,11 +126,6 @@ def _safetensors_span(name: str, tensor: object) -> tuple[int, int, str]:
             f"tensor {name!r} needs {bits // 8} bytes by its shape, its offsets give {end - start}"
         )
     return start, end, name
-
-
-def _is_count(value: object) -> bool:
-    # bool is a kind of int in Python, and no count in JSON.
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 class _GgufReader:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ._directory import Directory
 from ._errors import InvalidInput, StoreError
-from ._lockfile import File, Model, lock_digest, parse_models
+from ._lockfile import File, Model, is_count, lock_digest, parse_models
 from ._store import Store
 
 MANIFEST = ".generation.json"
@@ -78,9 +78,13 @@ class Manifest:
         try:
             document: dict[str, Any] = json.loads(content)
             checksum = document.pop("checksum")
-            if checksum != _checksum(document) or document["manifest_version"] != 1:
+            served, previous = document["served"], document["previous"]
+            # A later one as its predecessor would have the way back go round in circles.
+            earlier = previous is None or (is_count(previous) and 0 < previous < generation)
+            own = document["manifest_version"] == 1 and document["generation"] == generation
+            if checksum != _checksum(document) or not own or not earlier or not isinstance(served, bool):
                 raise InvalidInput
-            return cls(generation, parse_models(document["models"]), document["served"], document["previous"])
+            return cls(generation, parse_models(document["models"]), served, previous)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput):
             raise InvalidInput(f"{where} is damaged; stage its models again") from None
 

@@ -47,18 +47,18 @@ _LOST = "it is lost"
 
 
 class _Blob:
-    """A blob while it is hashed: block by block where its record tells the blocks' digests, else in one piece."""
+    """A blob while it is hashed: block by block where the blocks' record is believed, else in one piece."""
 
-    def __init__(self, store: Store, sha256: str, size: int) -> None:
+    def __init__(self, store: Store, sha256: str, size: int, by_blocks: bool) -> None:
         self._sha256 = sha256
         self._size = size
         self._record = store.read_record(sha256)
         self._descriptor = store.open_blob(sha256)
         self._found_size = os.fstat(self._descriptor).st_size
         self._bad: list[int] = []
-        self._whole_is_bad = False
+        self._located = True
         self._digests = self._record.digests if self._record is not None and self._record.size == size else ()
-        self.pieces: list[int | None] = list(range(len(self._digests))) or [None]
+        self.pieces: list[int | None] = (list(range(len(self._digests))) if by_blocks else []) or [None]
         self._left = len(self.pieces)
 
     def check(self, piece: int | None, cancelled: threading.Event) -> bool:
@@ -74,24 +74,24 @@ class _Blob:
             raise
 
     def _check_whole(self, cancelled: threading.Event) -> bool:
-        sha256, digests = hash_file(self._descriptor, self._size, cancelled)
-        if sha256 != self._sha256:
-            return False
-        if self._record is None or self._record.digests != digests:
-            self._record = BlockRecord(self._sha256, self._size, os.fstat(self._descriptor).st_mtime_ns, digests)
-        return True
+        sha256, digests = hash_file(self._descriptor, self._size, cancelled, blocks=not self._digests)
+        if sha256 == self._sha256:
+            if not self._digests:
+                self._record = BlockRecord(self._sha256, self._size, os.fstat(self._descriptor).st_mtime_ns, digests)
+            return True
+        self._bad = [index for index in range(len(self._digests)) if not self.check(index, cancelled)]
+        self._located = bool(self._bad)
+        return False
 
     def conclude(self, piece: int | None, right: bool) -> Finding | None:
         """Note the result for a piece; return the finding after the last one."""
-        if not right and piece is None:
-            self._whole_is_bad = True
-        elif not right and piece is not None:
+        if not right and piece is not None:
             self._bad.append(piece)
         self._left -= 1
         if self._left:
             return None
         os.close(self._descriptor)
-        if self._whole_is_bad:
+        if not self._located:
             damage, blocks = f"its content is not SHA-256 {self._sha256}", None
         elif self._bad:
             damage = f"{len(self._bad)} of its {block_count(self._size)} blocks are not as they were received"
@@ -108,14 +108,17 @@ def check_blobs(
     blobs: Iterable[tuple[str, int]],
     cancelled: threading.Event,
     budget_seconds: float | None = None,
+    by_blocks: bool = True,
 ) -> Iterator[Finding]:
-    """Hash blobs and yield a finding for each, as they come.
+    """Hash blobs and yield a finding for each, as they come. Nothing is written.
 
     A blob without block digests, or with a damaged record of them, is hashed as a whole; when it proves to be right,
-    the finding has a new record. Nothing is written.
+    the finding has a new record.
 
     :param blobs: SHA-256 and size in bytes of each, in the order in which they shall be taken.
     :param budget_seconds: Begin with no further blob after that time.
+    :param by_blocks: Compare with the blocks' recorded digests, so that all cores hash one file. Without it a blob's
+        own SHA-256 decides, and the record only tells which blocks are damaged.
     :raises Cancelled: When ``cancelled`` is set meanwhile.
     """
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
@@ -126,7 +129,7 @@ def check_blobs(
             if deadline is not None and time.monotonic() > deadline:
                 return
             try:
-                blob = _Blob(store, sha256, size)
+                blob = _Blob(store, sha256, size, by_blocks)
             except FileNotFoundError:
                 lost.append(Finding(sha256, size, damage=_LOST))
                 continue

@@ -88,6 +88,11 @@ def _match(where: str, value: object, pattern: re.Pattern[str], expected: str) -
     return value
 
 
+def is_count(value: object) -> bool:
+    """Whether a value from JSON is a whole number from 0 to 2^63 - 1. Python takes ``true`` for a number, JSON does not."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
 def check_name(where: str, value: object) -> str:
     """Return a model's name; it becomes the name of a directory."""
     return _match(where, value, _NAME, "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit")
@@ -181,7 +186,7 @@ def _parse_file(where: str, value: object) -> File:
     document = require_keys(where, value, {"path", "size", "sha256"}, set())
     path = check_path(f"{where}.path", document["path"])
     size = document["size"]
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_FILE_SIZE:
+    if not is_count(size) or size > MAX_FILE_SIZE:
         raise unexpected(f"{where}.size ({path})", f"a size in bytes from 0 to {MAX_FILE_SIZE}", size)
     sha256 = _match(f"{where}.sha256 ({path})", document["sha256"], _SHA256, "64 lower-case hex digits")
     return File(path, size, sha256)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ._generation import Generations
@@ -53,19 +54,29 @@ def activate(store: Store, generation: int) -> None:
 
 def _provide_all(plan: Plan, store: Store, hub: Hub, limits: Limits, cancelled: threading.Event) -> int:
     """Hash what is there, fetch what is not or is damaged; return the bytes that came over the network."""
-    needs = list(plan.fetch)
-    reuse = {need.file.sha256: need for need in plan.reuse}
-    blobs = [(need.file.sha256, need.file.size) for need in plan.reuse]
-    for finding in check_blobs(store, blobs, cancelled):
-        need = reuse[finding.sha256]
-        if finding.damage:
-            needs.append(Need(need.model, need.file, finding))
-        elif finding.record:
-            reseal(store, finding.record)
     with ProgressFile(store, "stage") as report:
+        needs = [*plan.fetch, *_damaged(store, plan.reuse, cancelled)]
         downloaded = provide(store, needs, hub, limits, report, cancelled)
+        # Blocks were mended by the blob's record, which may have been wrong as well: then nothing of it is believed.
+        mended = [need for need in needs if need.patch is not None]
+        still = [Need(need.model, need.file) for need in _damaged(store, mended, cancelled)]
+        downloaded += provide(store, still, hub, limits, report, cancelled)
     files = {file.sha256: file for model in plan.models for file in model.files}
     Ledger(store.root).append(
         {"event": "verified", "sha256": file.sha256, "bytes": file.size} for file in files.values()
     )
     return downloaded
+
+
+def _damaged(store: Store, needs: Iterable[Need], cancelled: threading.Event) -> list[Need]:
+    """Return the blobs that are not what the lock names, by their own SHA-256, with what is wrong with each."""
+    by_digest = {need.file.sha256: need for need in needs}
+    blobs = sorted(((need.file.sha256, need.file.size) for need in by_digest.values()), key=lambda blob: -blob[1])
+    damaged = []
+    for finding in check_blobs(store, blobs, cancelled, by_blocks=False):
+        need = by_digest[finding.sha256]
+        if finding.damage:
+            damaged.append(Need(need.model, need.file, finding))
+        elif finding.record is not None:
+            reseal(store, finding.record)
+    return damaged

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,20 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("gpufleet")
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """End a test that would go on for ever."""
+
+    def wake(*_arguments: object) -> None:
+        raise TimeoutError("still at it")
+
+    former = signal.signal(signal.SIGALRM, wake)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, former)
 
 
 @pytest.fixture

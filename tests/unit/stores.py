@@ -124,6 +124,14 @@ def flip(path: Path, position: int) -> None:
     overwrite(path, position, bytes([byte ^ 1]))
 
 
+def resize(path: Path, size: int) -> None:
+    """Cut a file short or extend it with zero bytes, in place."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.chmod(0o644)
+    os.truncate(path, size)
+    path.chmod(mode)
+
+
 def entries(root: Path) -> dict[str, os.stat_result]:
     """Return what ``lstat`` says of everything at and below a path."""
     found = {".": root.lstat()}

@@ -117,17 +117,17 @@ def file(tmp_path: Path) -> Any:
 def test_digests_are_those_of_hashlib(file: tuple[int, bytes]) -> None:
     descriptor, content = file
     blocks = (sha256_of(content[:BLOCK_SIZE]), sha256_of(content[BLOCK_SIZE:]))
-    assert hash_file(descriptor, len(content), NEVER) == (sha256_of(content), blocks)
+    assert hash_file(descriptor, len(content), NEVER, blocks=True) == (sha256_of(content), blocks)
     assert tuple(hash_block(descriptor, index, len(content)) for index in range(2)) == blocks
-    assert hash_file(descriptor, 0, NEVER) == (sha256_of(b""), ())
+    assert hash_file(descriptor, 0, NEVER, blocks=True) == (sha256_of(b""), ())
     # Only as many bytes as asked for, whatever follows.
-    assert hash_file(descriptor, CHUNK_SIZE + 1, NEVER)[0] == sha256_of(content[: CHUNK_SIZE + 1])
+    assert hash_file(descriptor, CHUNK_SIZE + 1, NEVER, blocks=True)[0] == sha256_of(content[: CHUNK_SIZE + 1])
 
 
 def test_file_that_ends_early_has_no_digest(file: tuple[int, bytes]) -> None:
     descriptor, content = file
     os.ftruncate(descriptor, len(content) - 1)
-    assert hash_file(descriptor, len(content), NEVER) == (None, ())
+    assert hash_file(descriptor, len(content), NEVER, blocks=True) == (None, ())
     assert hash_block(descriptor, 1, len(content)) is None
     assert hash_block(descriptor, 0, len(content)) == sha256_of(content[:BLOCK_SIZE])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import socket
 import stat
 import threading
@@ -26,18 +25,7 @@ from tests.unit.stores import listing
 OTHER = (12345, 23456) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
-@pytest.fixture(autouse=True)
-def _alarm() -> Iterator[None]:
-    """End a test that waits for a FIFO's other side."""
-
-    def wake(*_arguments: object) -> None:
-        raise TimeoutError("still waiting")
-
-    former = signal.signal(signal.SIGALRM, wake)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, former)
+pytestmark = pytest.mark.usefixtures("alarm")  # whoever opens a FIFO may wait for its other side for ever
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -415,7 +416,7 @@ def test_any_manifest_is_one_to_work_with_or_one_sentence(content: bytes) -> Non
     if isinstance(manifest, InvalidInput):
         assert str(manifest) == "manifest of generation 7 is damaged; stage its models again"
     else:
-        assert type(manifest.served) is bool
+        assert isinstance(manifest.served, bool)
         assert manifest.previous is None or manifest.previous < 7
         assert manifest.generation == 7
         assert len(manifest.digest) == 64
@@ -438,6 +439,7 @@ def test_forged_manifest_is_not_believed(key: str, values: list[object]) -> None
             Manifest.load(sealed({**unsealed(STORED), key: value}), 7)
 
 
+@pytest.mark.usefixtures("alarm")
 def test_manifest_of_another_generation_does_not_confuse_the_way_back(store: Store) -> None:
     for _generation in range(3):
         serve(store, A)

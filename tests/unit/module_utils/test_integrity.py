@@ -10,7 +10,9 @@ import hashlib
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -18,7 +20,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._blocks import BLO
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import Cancelled, StoreError
 from ansible_collections.gpufleet.models.plugins.module_utils._integrity import Finding, check_blobs
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
-from tests.unit.stores import NEVER, blob_path, flip, listing, overwrite, put_blob, record_path, sha256_of
+from tests.unit.stores import NEVER, blob_path, flip, listing, overwrite, put_blob, record_path, resize, sha256_of
 
 # Three blocks, the last one of five bytes.
 BIG = b"".join(hashlib.sha256(bytes([block])).digest() * (BLOCK_SIZE // 32) for block in range(2)) + b"12345"
@@ -92,7 +94,7 @@ def test_blocks_that_changed_places(store: Store) -> None:
 )
 def test_wrong_size(store: Store, size: int, blocks: tuple[int, ...]) -> None:
     put_blob(store, BIG)
-    os.truncate(blob_path(store, BIG), size)
+    resize(blob_path(store, BIG), size)
     finding = check_one(store, BIG)
     assert finding.blocks == blocks
     assert finding.damage
@@ -167,10 +169,64 @@ def test_damaged_record_of_a_damaged_blob_is_not_believed(store: Store, kind: st
     assert (path.read_bytes() if path.exists() else None) == content
 
 
+def check_whole(store: Store, content: bytes) -> Finding:
+    """Hash one blob by its own SHA-256, which alone decides."""
+    (finding,) = check_blobs(store, [(sha256_of(content), len(content))], NEVER, by_blocks=False)
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("damage", "blocks"),
+    [
+        (lambda _path: None, ()),
+        (lambda path: flip(path, 0), (0,)),
+        (lambda path: flip(path, BLOCK_SIZE), (1,)),
+        (lambda path: resize(path, BLOCK_SIZE), (1,)),
+        (lambda path: resize(path, 0), (0, 1)),
+        (lambda path: resize(path, 2 * BLOCK_SIZE), ()),
+    ],
+    ids=["none", "first block", "last block", "truncated", "emptied", "extended"],
+)
+def test_blob_by_its_own_digest(store: Store, damage: Callable[[Path], None], blocks: tuple[int, ...]) -> None:
+    put_blob(store, MEDIUM)
+    damage(blob_path(store, MEDIUM))
+    before = listing(Path(store.path))
+    finding = check_whole(store, MEDIUM)
+    assert finding.blocks == blocks
+    assert (finding.damage is None) is (blob_path(store, MEDIUM).read_bytes() == MEDIUM)
+    assert finding.record == store.read_record(finding.sha256)
+    assert listing(Path(store.path)) == before
+
+
+def forge(store: Store, content: bytes, *blocks: bytes) -> None:
+    """Give a blob a record that says something else of it and seems intact; only someone who may write can do that."""
+    record = store.read_record(sha256_of(content))
+    assert record is not None
+    store.write_record(replace(record, digests=tuple(map(sha256_of, blocks))))
+
+
+def test_forged_blob_with_its_forged_record_is_seen_by_its_own_digest(store: Store) -> None:
+    put_blob(store, SMALL)
+    overwrite(blob_path(store, SMALL), 0, b"A")
+    forge(store, SMALL, b"A" + SMALL[1:])
+    finding = check_whole(store, SMALL)
+    assert finding.damage == f"its content is not SHA-256 {sha256_of(SMALL)}"
+    assert finding.blocks is None
+
+
+def test_forged_record_of_a_whole_blob_is_not_kept(store: Store) -> None:
+    put_blob(store, SMALL)
+    former = store.read_record(sha256_of(SMALL))
+    forge(store, SMALL, b"something else")
+    finding = check_whole(store, SMALL)
+    assert (finding.damage, finding.blocks) == (None, ())
+    assert finding.record in (None, former)
+
+
 def test_extended_blob_without_its_record(store: Store) -> None:
     put_blob(store, SMALL)
     record_path(store, SMALL).unlink()
-    os.truncate(blob_path(store, SMALL), 1000)
+    resize(blob_path(store, SMALL), 1000)
     finding = check_one(store, SMALL)
     assert (finding.damage, finding.blocks) == (f"expected {len(SMALL)} bytes, found 1000", ())
 

@@ -45,7 +45,9 @@ from tests.unit.stores import (
     listing,
     model_of,
     models_of,
+    overwrite,
     put_blob,
+    resize,
     serve,
     served_path,
     sha256_of,
@@ -313,7 +315,7 @@ def test_generation_that_does_not_look_whole_is_not_usable(store: Store, damage:
     elif damage == "blob lost":
         blob.unlink()
     elif damage == "truncated":
-        os.truncate(blob, 1)
+        resize(blob, 1)
     elif damage == "touched":
         os.utime(blob, (1, 1))
     elif damage == "mode":
@@ -379,6 +381,20 @@ def test_staged_first_then_served(store: Store) -> None:
     plan = carry(store, A)
     assert (plan.use, plan.stage, plan.activate) == (1, False, True)
     assert Generations(store).current() == 1
+
+
+def test_forged_blob_is_not_reused(store: Store) -> None:
+    """Not even when its record was forged with it: the lock's SHA-256 decides what a new generation gets."""
+    serve(store, A)
+    content, forged = MINILM["vocab.txt"], b"x\nb\n"
+    record = store.read_record(sha256_of(content))
+    assert record is not None
+    overwrite(blob_path(store, content), 0, forged)
+    store.write_record(replace(record, digests=(sha256_of(forged),)))
+    plan = make_plan(models_of(SMALL), True, snapshot(store, SMALL))
+    with pytest.raises(TransferError, match=r"vocab\.txt of minilm: no answer from"):
+        carry_out(replace(plan, fetch=()), store, NO_HUB, Limits(connections=1, retries=0), NEVER)
+    assert Generations(store).numbers() == [1]
 
 
 def test_reused_blob_is_hashed_again(store: Store) -> None:

@@ -39,6 +39,7 @@ from tests.unit.stores import (
     flip,
     listing,
     record_path,
+    resize,
     serve,
     served_path,
     sha256_of,
@@ -98,11 +99,11 @@ def _rot(store: Store) -> None:
 
 
 def _truncate(store: Store) -> None:
-    os.truncate(blob_path(store, MODEL), BLOCK_SIZE)
+    resize(blob_path(store, MODEL), BLOCK_SIZE)
 
 
 def _extend(store: Store) -> None:
-    os.truncate(blob_path(store, MODEL), BLOCK_SIZE + 6)
+    resize(blob_path(store, MODEL), BLOCK_SIZE + 6)
 
 
 def _touch(store: Store) -> None:
@@ -206,7 +207,7 @@ def test_damage_is_mended_without_a_network(served: Store, kind: str, full: bool
     assert defects(after) == {}
     assert defects(look(served, full=True)) == defects(look(served, full=False)) == {}
     for path in ALL:
-        name, _, file = path.partition("/")
+        name, _separator, file = path.partition("/")
         assert served_path(served, path).read_bytes() == TREE[name][file]
         assert served_path(served, path).samefile(blob_path(served, TREE[name][file]))
     for content, inode in inodes.items():

@@ -27,6 +27,7 @@ from tests.unit.stores import (
     listing,
     models_of,
     put_blob,
+    resize,
     serve,
     served_path,
     stage,
@@ -256,7 +257,7 @@ def test_damaged_generation_is_not_served(generate: Run, root: Path, three: Stor
     path = served_path(three, "minilm/vocab.txt", 2)
     message = "generation 2 is damaged and was not served: vocab.txt of minilm: "
     if damage == "truncated":
-        os.truncate(path, 1)
+        resize(path, 1)
     elif damage == "manifest":
         served_path(three, ".generation.json", 2).write_bytes(b"{}")
         message = "manifest of generation 2 is damaged; stage its models again"
