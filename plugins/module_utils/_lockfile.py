@@ -89,7 +89,7 @@ def _match(where: str, value: object, pattern: re.Pattern[str], expected: str) -
 
 
 def is_count(value: object) -> bool:
-    """Whether a value from JSON is a whole number from 0 to 2^63 - 1. Python takes ``true`` for a number, JSON does not."""
+    """Whether a value from JSON is a whole number from 0 to 2^63 - 1; Python takes ``true`` for a number, too."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
