@@ -214,15 +214,6 @@ def test_forged_blob_with_its_forged_record_is_seen_by_its_own_digest(store: Sto
     assert finding.blocks is None
 
 
-def test_forged_record_of_a_whole_blob_is_not_kept(store: Store) -> None:
-    put_blob(store, SMALL)
-    former = store.read_record(sha256_of(SMALL))
-    forge(store, SMALL, b"something else")
-    finding = check_whole(store, SMALL)
-    assert (finding.damage, finding.blocks) == (None, ())
-    assert finding.record in (None, former)
-
-
 def test_extended_blob_without_its_record(store: Store) -> None:
     put_blob(store, SMALL)
     record_path(store, SMALL).unlink()
