@@ -16,8 +16,10 @@ def _directories() -> list[Path]:
     pyenv = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
     data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))
     uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR", data / "uv/python"))
+    path = [Path(name) for name in os.environ["PATH"].split(os.pathsep)]
     return [
-        *map(Path, os.environ["PATH"].split(os.pathsep)),
+        *path,
+        *(python for shims in path if shims.name == "shims" for python in shims.parent.glob("versions/*/bin")),
         Path("/usr/bin"),
         Path("/usr/local/bin"),
         *pyenv.glob("versions/*/bin"),
@@ -27,18 +29,36 @@ def _directories() -> list[Path]:
     ]
 
 
+def _probe(candidate: Path) -> tuple[tuple[int, int], Path] | None:
+    """Return an interpreter's version and its real path, or None when it does not run."""
+    try:
+        probe = subprocess.run([candidate, "-c", _PROBE], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    major, minor, path = probe.stdout.split(maxsplit=2)
+    return (int(major), int(minor)), Path(path.strip())
+
+
+def _interpreters(directory: Path) -> list[Path]:
+    # sorted() of what is no directory, or may not be read, is empty.
+    return [path for path in sorted(directory.glob("python3.*")) if re.fullmatch(r"python3\.\d+", path.name)]
+
+
 def find_pythons() -> dict[tuple[int, int], Path]:
     """Return a working interpreter for each version 3.X, oldest first, from PATH and then from well-known places."""
     found: dict[tuple[int, int], Path] = {}
     for directory in _directories():
-        # sorted() of what is no directory, or may not be read, is empty.
-        for candidate in sorted(directory.glob("python3.*")):
-            if not re.fullmatch(r"python3\.\d+", candidate.name):
-                continue
-            try:
-                probe = subprocess.run([candidate, "-c", _PROBE], capture_output=True, text=True, check=True)
-            except (OSError, subprocess.CalledProcessError):
-                continue
-            major, minor, path = probe.stdout.split(maxsplit=2)
-            found.setdefault((int(major), int(minor)), Path(path.strip()))
+        for candidate in _interpreters(directory):
+            python = _probe(candidate)
+            if python is not None:
+                found.setdefault(*python)
     return dict(sorted(found.items()))
+
+
+def sound_path() -> list[str]:
+    """Return the directories of PATH without those that have an interpreter that does not run.
+
+    A version manager's shims for versions that are not selected are such: whoever finds one takes it for a Python.
+    """
+    directories = os.environ["PATH"].split(os.pathsep)
+    return [name for name in directories if all(_probe(path) for path in _interpreters(Path(name)))]

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from ansible_test._internal.python_requirements import get_venv_packages
-from pythons import find_pythons
+from pythons import find_pythons, sound_path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WORK = CHECKOUT / ".cache/sanity"
@@ -68,7 +68,7 @@ def main() -> int:
     environment = {
         **os.environ,
         "HOME": str(make_home()),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), *directories, os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), *directories, *sound_path()]),
     }
     command = ["ansible-test", "sanity", "--color", "no", *sys.argv[1:]]
     return subprocess.run(command, cwd=copy_collection(), env=environment, check=False).returncode
