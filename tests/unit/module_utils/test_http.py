@@ -129,6 +129,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
+    def handle_error(self, *_arguments: Any) -> None:
+        """Say nothing of clients that went away."""
+
     def seen(self, name: str) -> list[str | None]:
         """Return a header of each request."""
         return [headers.get(name) for _method, _path, headers in self.requests]
