@@ -145,7 +145,7 @@ def _write_speed(directory: Path) -> float:
     chunk = os.urandom(1024 * 1024)
     started = time.monotonic()
     with path.open("wb", buffering=0) as stream:
-        for dummy in range(_PROBE // len(chunk)):
+        for _chunk in range(_PROBE // len(chunk)):
             stream.write(chunk)
         os.fsync(stream.fileno())
     seconds = time.monotonic() - started

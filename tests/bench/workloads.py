@@ -160,7 +160,7 @@ def _weights(path: Path, size: int, seed: int) -> None:
     content = random.Random(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w+b") as stream:
-        for dummy in range(size):
+        for _mib in range(size):
             stream.write(content.randbytes(MIB))
         stream.seek(0)
         stream.write(struct.pack("<Q", _HEADER - 8) + header.ljust(_HEADER - 8))
