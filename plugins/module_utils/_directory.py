@@ -149,12 +149,16 @@ class Directory:
         """
         temporary = f".{name}.new"
         self.remove(temporary)
-        with os.fdopen(self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            if durable:
-                os.fsync(stream.fileno())
-        self.rename(temporary, name, durable=durable)
+        try:
+            with os.fdopen(self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                if durable:
+                    os.fsync(stream.fileno())
+            self.rename(temporary, name, durable=durable)
+        except OSError:
+            self.remove(temporary)
+            raise
 
     def rename(self, old: str, new: str, target: Directory | None = None, durable: bool = True) -> None:
         """Rename an entry, replacing what has the new name, and make that durable."""

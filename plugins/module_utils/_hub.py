@@ -19,7 +19,7 @@ from typing import Callable, TypeVar
 from ._blocks import check_cancelled
 from ._errors import Cancelled, HubError
 from ._lockfile import check_path, check_paths_agree
-from ._retry import RETRY_STATUS, backoff_delay, server_delay
+from ._retry import RETRY_STATUS, next_delay, server_delay
 from ._source import Hub
 
 try:
@@ -165,7 +165,7 @@ class HubClient:
             except Exception as error:  # whatever a broken server makes of the client library
                 reason, delay = _first_line(error), None
             failures += 1
-            wait = backoff_delay(failures) if delay is None else delay
+            wait = next_delay(failures, delay)
             if time.monotonic() + wait >= end:
                 raise HubError(
                     f"{repo_id}: no good answer from {self._endpoint} within {self._timeout:g} s; the last: {reason}"

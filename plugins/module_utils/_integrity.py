@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -83,13 +84,23 @@ class _Blob:
         self._located = bool(self._bad)
         return False
 
-    def conclude(self, piece: int | None, right: bool) -> Finding | None:
+    def _doubt_record(self, cancelled: threading.Event) -> None:
+        """Let the whole file's SHA-256 decide whether it is the blob that is damaged, or the record of its blocks."""
+        with contextlib.suppress(OSError):
+            sha256, digests = hash_file(self._descriptor, self._size, cancelled, blocks=True)
+            if sha256 == self._sha256:
+                self._bad = []
+                self._record = BlockRecord(self._sha256, self._size, os.fstat(self._descriptor).st_mtime_ns, digests)
+
+    def conclude(self, piece: int | None, right: bool, cancelled: threading.Event) -> Finding | None:
         """Note the result for a piece; return the finding after the last one."""
         if not right and piece is not None:
             self._bad.append(piece)
         self._left -= 1
         if self._left:
             return None
+        if self._bad and piece is not None:
+            self._doubt_record(cancelled)
         os.close(self._descriptor)
         if not self._located:
             damage, blocks = f"its content is not SHA-256 {self._sha256}", None
@@ -137,7 +148,7 @@ def check_blobs(
                 yield blob, piece
 
     for (blob, piece), right in in_parallel(lambda item: item[0].check(item[1], cancelled), pieces()):
-        finding = blob.conclude(piece, right)
+        finding = blob.conclude(piece, right, cancelled)
         if finding is not None:
             yield finding
     yield from lost

@@ -18,7 +18,7 @@ from typing import Any
 from ._directory import Directory
 
 _NAME = "ledger.jsonl"
-_SIZE_LIMIT = 1 << 28  # bytes; a million lines
+_READ_LIMIT = 1 << 26  # bytes from its end: some hundred thousand lines
 
 
 class Ledger:
@@ -46,11 +46,14 @@ class Ledger:
             os.close(descriptor)
 
     def events(self) -> list[dict[str, Any]]:
-        """Return all events, the oldest first. The order of the lines counts, not their times: clocks are set back."""
+        """Return the latest events, the oldest first: in the order of their lines, whatever a clock was set to."""
         try:
-            content = self._root.read(_NAME, _SIZE_LIMIT)
+            descriptor = self._root.open(_NAME, os.O_RDONLY)
         except FileNotFoundError:
             return []
+        with os.fdopen(descriptor, "rb") as stream:
+            stream.seek(max(0, os.fstat(descriptor).st_size - _READ_LIMIT))
+            content = stream.read(_READ_LIMIT)
         events = []
         for line in content.decode("utf-8", "replace").splitlines():
             try:

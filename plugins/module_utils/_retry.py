@@ -42,6 +42,14 @@ def server_delay(retry_after: str, rate_limit: str) -> float | None:
     return min(max(delays), _MAX_SERVER_DELAY) if delays else None
 
 
+def next_delay(failures: int, asked: float | None) -> float:
+    """Return the seconds to wait after that many failures in a row, when the server asked for ``asked`` of them or not.
+
+    It is never less than what the server asked for, and never nothing.
+    """
+    return backoff_delay(failures) if asked is None else asked + backoff_delay(1)
+
+
 def backoff_delay(failures: int) -> float:
     """Return the seconds to wait after that many failures in a row (1 or more): exponential, with full jitter.
 

@@ -22,7 +22,7 @@ from ._blocks import block_range, check_cancelled, read_chunks
 from ._connection import Connection
 from ._download import Download, Run
 from ._errors import Cancelled, ContentError, TransferError
-from ._retry import backoff_delay
+from ._retry import next_delay
 
 _LONGEST_RUN = 8  # blocks in one request
 _TICK = 0.1  # seconds between two looks at the clock
@@ -214,7 +214,7 @@ class Transfer:
                 f"{label}: {error}; gave up after {failures} attempts; what was received is kept, run it again to go on"
             )
         asked = getattr(error, "delay", None)
-        delay = backoff_delay(failures) if asked is None else asked
+        delay = next_delay(failures, asked)
         resume_at = time.monotonic() + delay
         timeout = self._limits.timeout
         if timeout is not None and resume_at > self._started + timeout:

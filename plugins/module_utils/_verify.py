@@ -164,7 +164,7 @@ def _recover(store: Store, manifest: Manifest, sha256: str, cancelled: threading
 def record(store: Store, examination: Examination, repaired: list[Defect]) -> None:
     """Write what was found into the ledger, and block digests where there were none to be trusted."""
     for finding in examination.findings.values():
-        if finding.record is not None and not finding.damage and store.read_record(finding.sha256) is None:
+        if finding.record is not None and not finding.damage and store.read_record(finding.sha256) != finding.record:
             store.write_record(finding.record)
     events: list[dict[str, Any]] = []
     for finding in examination.findings.values():

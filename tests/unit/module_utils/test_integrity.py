@@ -290,3 +290,11 @@ def test_no_descriptor_is_left_open(store: Store) -> None:
     before = sorted(Path("/proc/self/fd").iterdir())
     check(store, BIG, SMALL, b"", b"lost")
     assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_forged_record_of_a_whole_blob_is_doubted(store: Store) -> None:
+    put_blob(store, SMALL)
+    former = store.read_record(sha256_of(SMALL))
+    forge(store, SMALL, b"something else")
+    finding = check_one(store, SMALL)
+    assert (finding.damage, finding.record) == (None, former)
