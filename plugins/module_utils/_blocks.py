@@ -21,7 +21,8 @@ from ._errors import Cancelled
 
 BLOCK_SIZE = 16 * 1024 * 1024  # bytes
 
-CHUNK_SIZE = 256 * 1024  # bytes read or received at once: they are still in the CPU's cache when they are hashed
+CHUNK_SIZE = 256 * 1024  # bytes received at once: they are still in the CPU's cache when they are hashed and written
+_READ_SIZE = 1024 * 1024  # bytes read at once: larger, as threads that hash wait for the interpreter between two of them
 
 _RECORD_VERSION = "gpufleet-blocks 1"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -81,7 +82,7 @@ def read_chunks(descriptor: int, start: int, end: int) -> Iterator[tuple[int, me
 
     :raises EOFError: When the file ends early.
     """
-    buffer = memoryview(bytearray(min(CHUNK_SIZE, end - start)))
+    buffer = memoryview(bytearray(min(_READ_SIZE, end - start)))
     while start < end:
         received = os.preadv(descriptor, [buffer[: end - start]], start)
         if not received:
