@@ -22,7 +22,7 @@ from ._errors import Cancelled
 BLOCK_SIZE = 16 * 1024 * 1024  # bytes
 
 CHUNK_SIZE = 256 * 1024  # bytes received at once: they are still in the CPU's cache when they are hashed and written
-_READ_SIZE = 1024 * 1024  # bytes read at once: larger, as threads that hash wait for the interpreter between two of them
+_READ_SIZE = 1024 * 1024  # bytes read at once: larger, as several threads that hash wait for the interpreter in between
 
 _RECORD_VERSION = "gpufleet-blocks 1"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
