@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.complete
 COLLECTION := .collections/ansible_collections/gpufleet/models
 
-.PHONY: help setup demo lint sanity docs unit hub integration test test-matrix bench build clean
+.PHONY: help setup demo lint sanity docs compiler unit hub integration test test-matrix bench build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -46,18 +46,23 @@ docs: setup ## check the documentation of plugins and roles strictly, and render
 	HOME=.cache/docs antsibull-docs collection --use-current --fail-on-error --cleanup everything \
 	    --dest-dir .cache/docs gpufleet.models
 
-unit: setup ## tests of the engine and the modules
+# A library that answers in the place of NVIDIA's is compiled by the tests.
+compiler:
+	command -v gcc >/dev/null && echo '#include <stdio.h>' | gcc -E - >/dev/null || \
+	    sh tests/tools/apt-install.sh gcc libc6-dev
+
+unit: setup compiler ## tests of the engine and the modules
 	pytest tests/unit
 
 hub: setup ## tests of the local Hub against the official client
 	pytest tests/hub
 
-integration: setup ## tests of modules, role and playbooks through ansible-playbook
+integration: setup compiler ## tests of modules, role and playbooks through ansible-playbook
 	pytest tests/integration
 
 test: lint sanity docs unit hub integration ## everything that must pass before a commit
 
-test-matrix: setup ## unit and integration tests on every supported ansible-core and Python found here
+test-matrix: setup compiler ## unit and integration tests on every supported ansible-core and Python found here
 	python tests/tools/matrix.py
 
 bench: setup ## measure against hf, aria2c and get_url

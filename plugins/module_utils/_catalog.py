@@ -21,6 +21,7 @@ from ._lockfile import (
     require_keys,
     unexpected,
 )
+from ._requirements import parse_requirements
 
 # Formats whose loaders unpickle: opening such a file runs whatever its author put into it.
 PICKLE_SUFFIXES = (
@@ -117,6 +118,7 @@ def _parse_entry(where: str, value: object) -> Entry:
     document = require_keys(where, value, {"name", "repo_id"}, _OPTIONAL_KEYS)
     name = check_name(f"{where}.name", document["name"])
     where = f"{where} ({name})"
+    parse_requirements(f"{where}.requires", document.get("requires"))
     return Entry(
         name=name,
         repo_id=check_repo_id(f"{where}.repo_id", document["repo_id"]),

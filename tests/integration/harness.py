@@ -133,7 +133,9 @@ class Host:
         usual: dict[str, Any] = {"root": str(self.root)}
         if module == "model_lock":
             usual = {"dest": str(self.lock_file), "timeout": 20}
-        if module in ("model_lock", "model_generation", "model_verify"):
+        if module == "gpu_info":
+            usual = {}
+        if module in ("model_lock", "model_generation", "model_preflight", "model_verify"):
             usual["endpoint"] = self.hub.endpoint
         given = {name: value for name, value in {**usual, **arguments}.items() if value is not None}
         return ModuleProcess(module, given, environment(self.home, **self.variables), self.prefix)

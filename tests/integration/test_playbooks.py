@@ -134,7 +134,8 @@ def test_an_upgrade_and_the_way_back(upgraded: Fleet) -> None:
     before = sha256sums(upgraded.root / "current")
     assert upgraded.ok("site") == 2
     assert upgraded.current == "generations/2"
-    assert [exchange.path.rpartition("/")[2] for exchange in upgraded.hub.stats.exchanges()] == ["config.json"]
+    # Once for its first byte before anything is changed, once for all of it.
+    assert [exchange.path.rpartition("/")[2] for exchange in upgraded.hub.stats.exchanges()] == ["config.json"] * 2
 
     process = upgraded.play("rollback")
     assert process.returncode == 0
@@ -198,6 +199,18 @@ def test_verification_finds_and_repairs(fleet: Fleet) -> None:
     assert fleet.ok("verify", "-e", "model_store_verify_repair=true") == 1
     assert fleet.ok("verify") == 0
     assert sha256sums(fleet.root / "current") == before
+
+
+def test_what_is_missing_is_told_before_anything_is_changed(fleet: Fleet) -> None:
+    fleet.variables["model_catalog"][0]["requires"] = {"gpu_memory_mib": 24576}
+    fleet.variables["model_store_venv"] = str(fleet.home / "env")
+    fleet.ok("lock")
+    message = fleet.fails("site")
+    assert f"tiny: a GPU is required, and nvidia-ml-py 13 or later is not in {fleet.home}/env" in message
+    assert "nothing was changed" in message
+    assert not fleet.root.exists()
+    # The environment may be made by the same run.
+    assert fleet.ok("site", "--check") == 1
 
 
 def test_a_missing_lock_and_unknown_models_are_named(fleet: Fleet) -> None:

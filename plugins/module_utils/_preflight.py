@@ -1,0 +1,111 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Look before anything is changed: everything that would keep a host from holding and running its models."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import threading
+from collections.abc import Iterator
+
+from ._errors import HubError, StoreError
+from ._gpu_facts import describe, gather_facts
+from ._http import ConnectionLost, HttpClient
+from ._lockfile import Model
+from ._plan import Plan
+from ._requirements import driver_too_old, unmet
+from ._retry import backoff_delay
+from ._source import Hub, Source, Unavailable
+
+_ATTEMPTS = 3
+_PATIENCE = 10.0  # seconds for one answer
+
+_TORCH_CUDA = re.compile(r"^cuda\b.*= '([0-9.]+)'", re.MULTILINE)
+
+
+def find_problems(
+    plan: Plan, root: str, hub: Hub, venv: str, check_mode: bool, cancelled: threading.Event
+) -> Iterator[str]:
+    """Yield a sentence for everything that is missing. Nothing is changed.
+
+    :param venv: The environment with nvidia-ml-py and, where it is wanted, torch.
+    :param check_mode: A host whose environment has still to be made cannot tell its GPUs yet.
+    """
+    try:
+        plan.require_space(root)
+    except StoreError as error:
+        yield str(error)
+    yield from _unreachable(plan, hub, cancelled)
+    yield from _unfit(plan.models, venv, check_mode)
+
+
+def _unfit(models: tuple[Model, ...], venv: str, check_mode: bool) -> Iterator[str]:
+    """Yield what the models require of the GPUs and is not there."""
+    demanding = [model for model in models if model.requires is not None]
+    if not demanding:
+        return
+    facts = gather_facts(venv)
+    if not facts["available"]:
+        if not (check_mode and facts["problems"][0]["reason"] == "binding_missing"):
+            names = ", ".join(model.name for model in demanding)
+            yield f"{names}: a GPU is required, and {describe(facts)}"
+        return
+    yield from unmet(demanding, facts)
+    cuda = torch_cuda(venv)
+    too_old = None if cuda is None else driver_too_old(facts["driver_version"], cuda)
+    if too_old:
+        yield f"torch in {venv}: {too_old}"
+
+
+def torch_cuda(venv: str) -> str | None:
+    """Return the CUDA version that an environment's torch was built for; None without torch, or with a CPU build."""
+    for path in glob.glob(os.path.join(glob.escape(venv), "lib", "python3*", "site-packages", "torch", "version.py")):
+        with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding="utf-8") as stream:
+            match = _TORCH_CUDA.search(stream.read())
+            if match:
+                return match.group(1)
+    return None
+
+
+def _unreachable(plan: Plan, hub: Hub, cancelled: threading.Event) -> Iterator[str]:
+    """Ask for one byte of each repository that something is to be received from; yield why that fails."""
+    smallest = {}
+    for need in sorted(plan.fetch, key=lambda need: -need.file.size):
+        if need.file.size:
+            smallest[need.model.repo_id] = need
+    client = HttpClient(_PATIENCE)
+    try:
+        for repo_id, need in sorted(smallest.items()):
+            source = Source(hub, hub.file_url(repo_id, need.model.commit, need.file.path), need.file.size)
+            reason = _try(source, client, cancelled)
+            if reason is not None:
+                yield f"{hub.endpoint}: {need.label} cannot be received: {reason}"
+    finally:
+        client.close()
+
+
+def _try(source: Source, client: HttpClient, cancelled: threading.Event) -> str | None:
+    """Return why a file cannot be received, or None when it can."""
+    reason = None
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            source.open(client, 0, 1)
+            client.close()
+        except HubError as error:
+            return str(error)
+        except Unavailable as error:
+            if error.of_hub and error.delay is not None:
+                return None  # it answers, and asks us to wait: staging will
+            reason = str(error)
+        except ConnectionLost as error:
+            reason = str(error)
+        else:
+            return None
+        if attempt < _ATTEMPTS and cancelled.wait(backoff_delay(attempt)):
+            break
+    return reason

@@ -1,0 +1,129 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a model requires of a host's GPUs, and what of it is not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ._errors import InvalidInput
+from ._lockfile import Model, check_mapping, is_count, require_keys, unexpected
+
+# The oldest driver branch that runs programs of a CUDA major version, by its minor-version compatibility.
+# Source: NVIDIA's CUDA compatibility guide.
+_OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
+
+_VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})")
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """So many GPUs, each with at least that much memory in MiB and that compute capability."""
+
+    gpus: int = 1
+    gpu_memory_mib: int = 0
+    compute_capability: tuple[int, int] = (0, 0)
+
+    def __str__(self) -> str:
+        limits = [f"{self.gpu_memory_mib} MiB of memory"] if self.gpu_memory_mib else []
+        limits += [f"compute capability {_dotted(self.compute_capability)}"] if any(self.compute_capability) else []
+        count = "1 GPU" if self.gpus == 1 else f"{self.gpus} GPUs"
+        return f"{count} with at least {' and '.join(limits)}" if limits else count
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a program can have for itself: a GPU, or a MIG device of one."""
+
+    name: str
+    memory_mib: int
+    compute_capability: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.memory_mib} MiB, {_dotted(self.compute_capability)})"
+
+
+def parse_requirements(where: str, value: object) -> Requirements | None:
+    """Check what an entry of the catalog requires.
+
+    :raises InvalidInput: With the place, what was expected and what was found.
+    """
+    if check_mapping(where, value) is None:
+        return None
+    document = require_keys(where, value, set(), {"gpus", "gpu_memory_mib", "compute_capability"})
+    for key in ("gpus", "gpu_memory_mib"):
+        if not is_count(document.get(key, 1)):
+            raise unexpected(f"{where}.{key}", "a whole number", document[key])
+    capability = document.get("compute_capability", "0.0")
+    # YAML reads an unquoted 8.0 as a number.
+    match = _VERSION.fullmatch(str(capability)) if isinstance(capability, (str, float)) else None
+    if match is None:
+        raise unexpected(f"{where}.compute_capability", "a version like '8.0'", capability)
+    return Requirements(
+        document.get("gpus", 1), document.get("gpu_memory_mib", 0), (int(match.group(1)), int(match.group(2)))
+    )
+
+
+def unmet(models: Iterable[Model], facts: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each model whose requirements a host does not meet.
+
+    :param facts: What :func:`gather_facts` returned there.
+    """
+    devices = list(_devices(facts["gpus"]))
+    sentences = []
+    for model in models:
+        required = parse_requirements(f"{model.name}.requires", model.requires)
+        if required is None:
+            continue
+        fitting = [
+            device
+            for device in devices
+            if device.memory_mib >= required.gpu_memory_mib and device.compute_capability >= required.compute_capability
+        ]
+        if len(fitting) < required.gpus:
+            there = ", ".join(map(str, devices)) or "no GPU that works"
+            found = f"found {there}" if not fitting else f"only {len(fitting)} of {there}"
+            sentences.append(f"{model.name}: expected {required}, {found}")
+    return sentences
+
+
+def _devices(gpus: Iterable[Mapping[str, Any]]) -> Iterator[Device]:
+    for gpu in gpus:
+        if gpu["state"] != "ok":
+            continue
+        match = _VERSION.fullmatch(gpu["compute_capability"] or "0.0")
+        capability = (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+        parts = gpu["mig"]["devices"] if gpu["mig"] and gpu["mig"]["enabled"] else [gpu]
+        for part in parts:
+            yield Device(part["name"] or "unnamed GPU", (part["memory"] or {"total_mib": 0})["total_mib"], capability)
+
+
+def driver_too_old(driver_version: str, cuda_version: str) -> str | None:
+    """Return a sentence when a driver does not run programs built for a CUDA version, else None.
+
+    :raises InvalidInput: When one of them is no version.
+    """
+    driver, cuda = _first_number("driver", driver_version), _first_number("CUDA", cuda_version)
+    oldest = _OLDEST_DRIVER.get(cuda, max(_OLDEST_DRIVER.values()) if cuda > max(_OLDEST_DRIVER) else 0)
+    if driver >= oldest:
+        return None
+    return (
+        f"CUDA {cuda_version} needs driver {oldest} or later, found {driver_version}; install a newer driver, "
+        "or a build for an older CUDA version"
+    )
+
+
+def _first_number(what: str, version: str) -> int:
+    match = re.match(r"\d+", version)
+    if match is None:
+        raise InvalidInput(f"{what}: expected a version, found {version!r}")
+    return int(match.group())
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return "{}.{}".format(*version)
