@@ -53,7 +53,9 @@ def main() -> int:
         for number, python in pythons.items():
             name = f"ansible-core {core} python {number[0]}.{number[1]}"
             if first <= number <= last:
-                record(name, python, [["-r", "requirements/test.txt", f"ansible-core=={core}.*"]], CONTROL_NODE_TESTS)
+                tools = ["-r", "requirements/test.txt", f"ansible-core=={core}.*"]
+                models = ["--no-deps", "-r", "requirements/models.txt"]
+                record(name, python, [tools, models], CONTROL_NODE_TESTS)
             elif number > max(HOST_PYTHONS):
                 limit = f"{first[0]}.{first[1]} to {last[0]}.{last[1]}"
                 rows.append((name, f"skipped: its control node needs Python {limit}"))
