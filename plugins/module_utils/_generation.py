@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from ._directory import Directory
 from ._errors import InvalidInput, StoreError
-from ._lockfile import File, Model, is_count, lock_digest, parse_models
+from ._lockfile import File, Model
+from ._manifest import MANIFEST, Manifest
 from ._store import Store
 
-MANIFEST = ".generation.json"
 CURRENT = "current"
 
 _GENERATIONS = "generations"
@@ -30,67 +27,6 @@ _STAGING = ".new-"
 _RELINK = f"{_STAGING}link"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _CURRENT_TARGET = re.compile(rf"{_GENERATIONS}/([1-9][0-9]{{0,8}})")
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a generation holds.
-
-    ``served`` says whether it ever was the one that ``current`` points to, and ``previous`` which one it then followed.
-    """
-
-    generation: int
-    models: tuple[Model, ...]
-    served: bool = False
-    previous: int | None = None
-
-    @property
-    def digest(self) -> str:
-        """The digest of the lock that it was made from."""
-        return lock_digest(self.models)
-
-    def files(self) -> Iterator[tuple[Model, File]]:
-        """Yield every file with its model."""
-        for model in self.models:
-            for file in model.files:
-                yield model, file
-
-    def dump(self) -> bytes:
-        """Return the manifest as it is stored."""
-        document = {
-            "manifest_version": 1,
-            "generation": self.generation,
-            "lock_digest": self.digest,
-            "served": self.served,
-            "previous": self.previous,
-            "models": [model.to_json() for model in self.models],
-        }
-        document["checksum"] = _checksum(document)
-        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-
-    @classmethod
-    def load(cls, content: bytes, generation: int) -> Manifest:
-        """Read a manifest.
-
-        :raises InvalidInput: When it is damaged; it carries a checksum of what it says.
-        """
-        where = f"manifest of generation {generation}"
-        try:
-            document: dict[str, Any] = json.loads(content)
-            checksum = document.pop("checksum")
-            served, previous = document["served"], document["previous"]
-            # A later one as its predecessor would have the way back go round in circles.
-            earlier = previous is None or (is_count(previous) and 0 < previous < generation)
-            own = document["manifest_version"] == 1 and document["generation"] == generation
-            if checksum != _checksum(document) or not own or not earlier or not isinstance(served, bool):
-                raise InvalidInput
-            return cls(generation, parse_models(document["models"]), served, previous)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput):
-            raise InvalidInput(f"{where} is damaged; stage its models again") from None
-
-
-def _checksum(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 class Generations:

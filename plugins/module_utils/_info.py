@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from ._generation import Generations, Manifest
+from ._generation import Generations
 from ._ledger import Ledger
 from ._lockfile import Model
+from ._manifest import Manifest
 from ._store import Store
 
 

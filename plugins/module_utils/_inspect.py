@@ -10,8 +10,9 @@ import os
 import stat
 from dataclasses import dataclass
 
-from ._generation import MANIFEST, Generations, Manifest
+from ._generation import Generations
 from ._lockfile import File, Model
+from ._manifest import MANIFEST, Manifest
 from ._store import BLOB_MODE, Store
 
 MISSING, REPLACED, LOST, SIZE, TIME, MODE = "missing", "replaced", "lost", "size", "time", "mode"

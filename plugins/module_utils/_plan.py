@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from ._blocks import block_range
 from ._errors import StoreError
-from ._generation import Generations, Manifest
+from ._generation import Generations
 from ._inspect import inspect
 from ._lockfile import Model, lock_digest
+from ._manifest import Manifest
 from ._partial import read_journal
 from ._provide import Need
 from ._store import Store

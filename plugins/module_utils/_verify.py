@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._blocks import hash_file
-from ._generation import Generations, Manifest
+from ._generation import Generations
 from ._inspect import LOST, MISSING, REPLACED, TIME, Inspection, inspect
 from ._integrity import Finding, check_blobs
 from ._ledger import Ledger
 from ._lockfile import File, Model
+from ._manifest import Manifest
 from ._progress import ProgressFile
 from ._provide import Need, provide, reseal
 from ._source import Hub

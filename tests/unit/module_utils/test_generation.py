@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput, StoreError
-from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations, Manifest
+from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
 from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import lock_digest
+from ansible_collections.gpufleet.models.plugins.module_utils._manifest import Manifest
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
 from tests.unit.stores import (
     MINILM,

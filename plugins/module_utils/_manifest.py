@@ -1,0 +1,79 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The manifest of a generation: which models it holds, whether it was served, and after which one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ._errors import InvalidInput
+from ._lockfile import File, Model, is_count, lock_digest, parse_models
+
+MANIFEST = ".generation.json"  # in the generation's directory
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a generation holds.
+
+    ``served`` says whether it ever was the one that ``current`` points to, and ``previous`` which one it then followed.
+    """
+
+    generation: int
+    models: tuple[Model, ...]
+    served: bool = False
+    previous: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """The digest of the lock that it was made from."""
+        return lock_digest(self.models)
+
+    def files(self) -> Iterator[tuple[Model, File]]:
+        """Yield every file with its model."""
+        for model in self.models:
+            for file in model.files:
+                yield model, file
+
+    def dump(self) -> bytes:
+        """Return the manifest as it is stored."""
+        document = {
+            "manifest_version": 1,
+            "generation": self.generation,
+            "lock_digest": self.digest,
+            "served": self.served,
+            "previous": self.previous,
+            "models": [model.to_json() for model in self.models],
+        }
+        document["checksum"] = _checksum(document)
+        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def load(cls, content: bytes, generation: int) -> Manifest:
+        """Read a manifest.
+
+        :raises InvalidInput: When it is damaged; it carries a checksum of what it says.
+        """
+        where = f"manifest of generation {generation}"
+        try:
+            document: dict[str, Any] = json.loads(content)
+            checksum = document.pop("checksum")
+            served, previous = document["served"], document["previous"]
+            # A later one as its predecessor would have the way back go round in circles.
+            earlier = previous is None or (is_count(previous) and 0 < previous < generation)
+            own = document["manifest_version"] == 1 and document["generation"] == generation
+            if checksum != _checksum(document) or not own or not earlier or not isinstance(served, bool):
+                raise InvalidInput
+            return cls(generation, parse_models(document["models"]), served, previous)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput):
+            raise InvalidInput(f"{where} is damaged; stage its models again") from None
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
