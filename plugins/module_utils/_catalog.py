@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ._errors import InvalidInput
+from ._gpu_requirements import parse_requirements
 from ._lockfile import (
     check_mapping,
     check_name,
@@ -21,7 +22,6 @@ from ._lockfile import (
     require_keys,
     unexpected,
 )
-from ._requirements import parse_requirements
 
 # Formats whose loaders unpickle: opening such a file runs whatever its author put into it.
 PICKLE_SUFFIXES = (

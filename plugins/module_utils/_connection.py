@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ._blocks import BLOCK_SIZE, CHUNK_SIZE, block_range
@@ -75,12 +77,9 @@ class Connection(threading.Thread):
     def _receive(self, run: Run) -> None:
         """Make one request and receive what it brings, up to the run's end."""
         download = run.download
-        if download.source.asks_hub:
-            self._transfer.wait_for_hub()
         self._stalled = False
-        self._touch()
         try:
-            response, as_asked = download.source.open(self.client, run.position, run.end)
+            response, as_asked = download.source.open(self.client, run.position, run.end, self._turn)
             if not as_asked and download.owner is not run:
                 self.client.close()
                 self._transfer.claim(run)
@@ -96,6 +95,13 @@ class Connection(threading.Thread):
             raise
         finally:
             self._stalls_at = None
+
+    @contextlib.contextmanager
+    def _turn(self, at_hub: bool) -> Iterator[None]:
+        """Ask when it is our turn. Waiting for that is no stall."""
+        with self._transfer.hub_turn() if at_hub else contextlib.nullcontext():
+            self._touch()
+            yield
 
     def _receive_blocks(self, run: Run, response: http.client.HTTPResponse) -> None:
         download = run.download

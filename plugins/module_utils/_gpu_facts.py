@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any, Callable
 
+from ._errors import InvalidInput
 from ._nvml import Device, Problem, load_binding, problem_of
 
 _MIB = 1 << 20
@@ -53,7 +55,10 @@ def gather_facts(venv: str | None = None, expected_gpus: int | None = None) -> d
         "gpus": [],
     }
     problems: list[Problem] = []
-    nvml = load_binding(venv)
+    try:
+        nvml = load_binding(venv)
+    except InvalidInput as error:
+        return {**facts, "problems": [asdict(Problem("binding_untrusted", str(error)))]}
     if nvml is None:
         place = venv or "this Python's environment"
         missing = f"nvidia-ml-py 13 or later is not in {place}; install it with the role python_venv"
@@ -75,7 +80,7 @@ def gather_facts(venv: str | None = None, expected_gpus: int | None = None) -> d
     return {**facts, "problems": [asdict(problem) for problem in problems]}
 
 
-def describe(facts: dict[str, Any]) -> str:
+def describe(facts: Mapping[str, Any]) -> str:
     """Put facts into one sentence."""
     if facts["problems"]:
         return "; ".join(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Callable, TypeVar
 
 from ._blocks import check_cancelled
+from ._deadline import within
 from ._errors import Cancelled, HubError
 from ._lockfile import check_path, check_paths_agree
 from ._retry import RETRY_STATUS, next_delay, server_delay
@@ -137,7 +138,7 @@ class HubClient:
         failures = 0
         while True:
             try:
-                return self._within(min(_CALL_DEADLINE, end - time.monotonic()), call)
+                return within(min(_CALL_DEADLINE, end - time.monotonic()), call, self._cancelled)
             except hub_errors.GatedRepoError:
                 raise HubError(
                     f"{repo_id} is gated: accept its terms at {self._endpoint}/{repo_id} and give the token of the "
@@ -172,29 +173,6 @@ class HubClient:
                 )
             self._cancelled.wait(wait)
             check_cancelled(self._cancelled)
-
-    def _within(self, seconds: float, call: Callable[[], T]) -> T:
-        """Return what a call returns, or give up on it: a thread that hangs is left to end with the process."""
-        results: list[T] = []
-        errors: list[Exception] = []
-
-        def run() -> None:
-            try:
-                results.append(call())
-            except Exception as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        deadline = time.monotonic() + seconds
-        while thread.is_alive() and time.monotonic() < deadline:
-            thread.join(0.05)
-            check_cancelled(self._cancelled)
-        if errors:
-            raise errors[0]
-        if not results:
-            raise TimeoutError(f"nothing for {seconds:.0f} s")
-        return results[0]
 
 
 class _WrongContent(Exception):

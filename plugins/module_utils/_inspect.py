@@ -53,7 +53,9 @@ def inspect(store: Store, manifest: Manifest) -> Inspection:
         if problem:
             problems.append(Problem(model, file, *problem))
     found.pop(MANIFEST, None)
-    return Inspection(tuple(problems), tuple(sorted(found)))
+    # Such a name may be anything, and has to be told as text.
+    unexpected = sorted(os.fsencode(path).decode("utf-8", "backslashreplace") for path in found)
+    return Inspection(tuple(problems), tuple(unexpected))
 
 
 def _problem(store: Store, file: File, served: os.stat_result | None) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ import re
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Callable
+from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import env_fallback
 
@@ -60,6 +61,8 @@ def hub_of(params: dict[str, Any]) -> Hub:
         origin_of(endpoint)
     except InvalidInput as error:
         raise InvalidInput(f"endpoint: {error}") from None
+    if "@" in urlsplit(endpoint).netloc:  # it is not repeated: it may hold a password
+        raise InvalidInput("endpoint: expected a URL without user and password; give a token")
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise InvalidInput("token: expected printable ASCII characters without blanks; was it pasted as a whole?")
     return Hub(endpoint, token)

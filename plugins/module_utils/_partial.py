@@ -18,6 +18,7 @@ from ._blocks import block_count, write_chunk
 from ._directory import Directory
 
 _HEADER = "gpufleet-journal 1"
+_JOURNAL = ".journal"
 
 
 class Partial:
@@ -34,10 +35,11 @@ class Partial:
         self.directory = directory
         self.name = sha256
         self.size = size
-        self.descriptor = directory.open(self.name, os.O_RDWR | os.O_CREAT, 0o600)
+        self.descriptor = self._open()
         try:
             os.ftruncate(self.descriptor, size)
             self.journalled = read_journal(directory, sha256, size)
+            self._received = bool(self.journalled)
             # Written anew, so that no torn line and no other file under the journal's name is ever appended to.
             journal = _dump_journal(size, self.journalled)
             directory.write(journal_name(sha256), journal.encode(), 0o600, durable=False)
@@ -46,8 +48,24 @@ class Partial:
             os.close(self.descriptor)
             raise
 
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT
+        try:
+            return self.directory.open(self.name, flags, 0o600)
+        except PermissionError:
+            # An earlier run was killed when it was about to make a blob of it: then it is read-only already.
+            reader = self.directory.open(self.name, os.O_RDONLY)
+            try:
+                if os.fstat(reader).st_nlink == 1:
+                    os.fchmod(reader, 0o600)
+            finally:
+                os.close(reader)
+            return self.directory.open(self.name, flags, 0o600)
+
     def close(self) -> None:
-        """Close both files and keep them for the next run."""
+        """Close both files and keep them for the next run, unless not one block was received: then free their space."""
+        if not self._received:
+            self.remove()
         os.close(self.descriptor)
         os.close(self._journal)
 
@@ -70,6 +88,7 @@ class Partial:
 
     def record(self, index: int, digest: str) -> None:
         """Note that a block was received and has that SHA-256."""
+        self._received = True
         # One short write at the end of the file: whole lines even from several threads.
         os.write(self._journal, f"{index} {digest}\n".encode())
 
@@ -83,9 +102,17 @@ class Partial:
         write_chunk(self.descriptor, position, chunk)
 
 
+def remove_orphans(directory: Directory) -> None:
+    """Remove what a kill left of partial files that had just become blobs, and half-written journals."""
+    for name in directory.names():
+        whole = name[: -len(_JOURNAL)] if name.endswith(_JOURNAL) else name
+        if name.startswith(".") or directory.stat(whole) is None:
+            directory.remove(name)
+
+
 def journal_name(sha256: str) -> str:
     """Return the name of a partial file's journal, beside it."""
-    return f"{sha256}.journal"
+    return sha256 + _JOURNAL
 
 
 def _dump_journal(size: int, blocks: dict[int, str]) -> str:

@@ -215,7 +215,8 @@ def _no_space(disk_bytes: int, snapshot: Snapshot) -> str | None:
         return None
     return (
         f"the disk is too small: {mib(disk_bytes)} are still to be written and {mib(reserve)} stay in reserve, "
-        f"{mib(snapshot.free_bytes)} are free; free some space, or prune the store"
+        f"{mib(snapshot.free_bytes)} are free; free some space, or prune the store, "
+        "with partial_max_age 0 also of what interrupted transfers left"
     )
 
 

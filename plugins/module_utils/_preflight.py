@@ -13,12 +13,14 @@ import re
 import threading
 from collections.abc import Iterator
 
-from ._errors import HubError, StoreError
+from ._blocks import check_cancelled
+from ._deadline import within
+from ._errors import HubError, StoreError, TransferError
 from ._gpu_facts import describe, gather_facts
+from ._gpu_requirements import driver_too_old, unmet
 from ._http import ConnectionLost, HttpClient
 from ._lockfile import Model
 from ._plan import Plan
-from ._requirements import driver_too_old, unmet
 from ._retry import backoff_delay
 from ._source import Hub, Source, Unavailable
 
@@ -73,39 +75,50 @@ def torch_cuda(venv: str) -> str | None:
 
 
 def _unreachable(plan: Plan, hub: Hub, cancelled: threading.Event) -> Iterator[str]:
-    """Ask for one byte of each repository that something is to be received from; yield why that fails."""
-    smallest = {}
-    for need in sorted(plan.fetch, key=lambda need: -need.file.size):
+    """Ask for one byte of each repository that something is to be received from; yield why that fails.
+
+    It is a byte of the largest file, which is the one that a CDN has.
+    """
+    largest = {}
+    for need in sorted(plan.fetch, key=lambda need: need.file.size):
         if need.file.size:
-            smallest[need.model.repo_id] = need
-    client = HttpClient(_PATIENCE)
-    try:
-        for repo_id, need in sorted(smallest.items()):
-            source = Source(hub, hub.file_url(repo_id, need.model.commit, need.file.path), need.file.size)
-            reason = _try(source, client, cancelled)
-            if reason is not None:
-                yield f"{hub.endpoint}: {need.label} cannot be received: {reason}"
-    finally:
-        client.close()
+            largest[need.model.repo_id, need.model.commit] = need
+    for (repo_id, commit), need in sorted(largest.items()):
+        source = Source(hub, hub.file_url(repo_id, commit, need.file.path), need.file.size)
+        try:
+            _try(source, cancelled)
+        except (HubError, TransferError) as error:
+            yield f"{hub.endpoint}: {need.label} cannot be received: {error}"
+        except (Unavailable, ConnectionLost, TimeoutError) as error:
+            yield f"{hub.endpoint}: {need.label} cannot be received: {error}"
+            return  # neither will the others be
 
 
-def _try(source: Source, client: HttpClient, cancelled: threading.Event) -> str | None:
-    """Return why a file cannot be received, or None when it can."""
-    reason = None
+def _try(source: Source, cancelled: threading.Event) -> None:
+    """Receive the first byte of a file, in several attempts.
+
+    :raises HubError: When the server refuses it.
+    :raises TransferError: When there is no way to ask.
+    :raises Unavailable: When the server fails.
+    :raises ConnectionLost: When nobody answers.
+    :raises TimeoutError: When an answer does not come to its end.
+    """
+
+    def ask() -> None:
+        client = HttpClient(_PATIENCE)
+        try:
+            source.open(client, 0, 1, lambda _at_hub: contextlib.nullcontext())
+        finally:
+            client.close()
+
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            source.open(client, 0, 1)
-            client.close()
-        except HubError as error:
-            return str(error)
-        except Unavailable as error:
-            if error.of_hub and error.delay is not None:
+            return within(_PATIENCE, ask, cancelled)
+        except (Unavailable, ConnectionLost) as error:
+            if getattr(error, "delay", None) is not None:
                 return None  # it answers, and asks us to wait: staging will
-            reason = str(error)
-        except ConnectionLost as error:
-            reason = str(error)
-        else:
-            return None
-        if attempt < _ATTEMPTS and cancelled.wait(backoff_delay(attempt)):
-            break
-    return reason
+            if attempt == _ATTEMPTS:
+                raise
+        cancelled.wait(backoff_delay(attempt))
+        check_cancelled(cancelled)
+    return None

@@ -10,20 +10,24 @@ import contextlib
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Callable
 
 from ._blocks import BlockRecord, block_range, read_chunks, write_chunk
-from ._download import Download
+from ._download import Download, bytes_in
 from ._errors import ContentError
 from ._formats import check_structure
 from ._integrity import Finding
 from ._lockfile import File, Model
-from ._partial import Partial
+from ._partial import Partial, remove_orphans
 from ._source import Hub, Source
 from ._store import BLOB_MODE, Store
 from ._transfer import Limits, Progress, Transfer
+
+# Files that are received at once. Each takes two open files, and 1,024 of them is what a process may usually have.
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Need:
     def patch(self) -> tuple[BlockRecord, tuple[int, ...]] | None:
         """The blob's record and its damaged blocks, when fetching those is enough."""
         return None if self.finding is None else self.finding.patch
+
+    @property
+    def wanted_bytes(self) -> int:
+        """The size of what is to be there afterwards and is not known to be there now."""
+        return self.file.size if self.patch is None else bytes_in(self.patch[1], self.file.size)
 
     @property
     def label(self) -> str:
@@ -64,28 +73,31 @@ def provide(
     :returns: The bytes that came over the network.
     :raises ModelsError: When it cannot; what was received is kept in partial files.
     """
-    with store.partials(create=True) as partials, contextlib.ExitStack() as opened:
-        downloads = {}
-        for need in needs:
-            partial = Partial(partials, need.file.sha256, need.file.size)
-            opened.callback(partial.close)
-            downloads[_download(need, hub, partial)] = need
+    started = time.monotonic()
+    ordered = sorted(needs, key=lambda need: -need.file.size)
+    past = Progress(sum(need.wanted_bytes for need in ordered), 0, 0)
+    with store.partials(create=True) as partials:
+        remove_orphans(partials)
+        for first in range(0, len(ordered), _AT_ONCE):
+            with contextlib.ExitStack() as opened:
+                downloads = {}
+                for need in ordered[first : first + _AT_ONCE]:
+                    partial = Partial(partials, need.file.sha256, need.file.size)
+                    opened.callback(partial.close)
+                    downloads[_download(need, hub, partial)] = need
 
-        def finish(download: Download) -> None:
-            _finish(store, downloads[download], download)
+                def finish(download: Download, needs: dict[Download, Need] = downloads) -> None:
+                    _finish(store, needs[download], download)
 
-        return Transfer(list(downloads), limits, finish, report, cancelled).run() if downloads else 0
+                transfer = Transfer(list(downloads), limits, finish, report, cancelled, started, past)
+                past = transfer.run()
+    return past.received
 
 
 def _download(need: Need, hub: Hub, partial: Partial) -> Download:
     source = Source(hub, hub.file_url(need.model.repo_id, need.model.commit, need.file.path), need.file.size)
     if need.patch is None:
-        try:
-            partial.reserve()
-        except OSError:
-            if not partial.journalled:
-                partial.remove()
-            raise
+        partial.reserve()
         return Download(need.label, need.file.sha256, source, partial)
     record, blocks = need.patch
     return Download(need.label, need.file.sha256, source, partial, record.digests, blocks)

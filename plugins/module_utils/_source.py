@@ -10,7 +10,9 @@ import http.client
 import re
 import threading
 import urllib.parse
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Callable
 
 from ._errors import HubError, InvalidInput
 from ._http import HttpClient, origin_of
@@ -19,6 +21,7 @@ from ._retry import RETRY_STATUS, server_delay
 USER_AGENT = "gpufleet.models/0.1.0"
 
 _MAX_REDIRECTS = 5
+_LONGEST_REASON = 200  # characters of what a server says that are repeated to the user
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOCATION_EXPIRED = frozenset({400, 401, 403, 404, 410})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -64,9 +67,12 @@ class Source:
         self._location: str | None = None
         self._asking = threading.Lock()
 
-    def open(self, client: HttpClient, start: int, end: int) -> tuple[http.client.HTTPResponse, bool]:
+    def open(
+        self, client: HttpClient, start: int, end: int, turn: Callable[[bool], AbstractContextManager[None]]
+    ) -> tuple[http.client.HTTPResponse, bool]:
         """Ask for the bytes from ``start`` to ``end`` (exclusive).
 
+        :param turn: Gives what to do around the request; it is told whether that goes to the Hub.
         :returns: The answer, and whether its body is what was asked for; if not, the server ignores ranges and the body
             is the whole file.
         :raises Unavailable: When another attempt may succeed.
@@ -74,19 +80,15 @@ class Source:
         :raises HubError: When the server refuses for good.
         """
         location = self._location
-        if location is not None:
+        if location is None:
+            # While the Hub is asked for the CDN's address, other threads that want the same file wait for the answer.
+            with self._asking:
+                location = self._location
+                if location is None:
+                    with turn(True):
+                        return self._request(client, self._url, start, end)
+        with turn(False):
             return self._request(client, location, start, end)
-        # While the Hub is asked for the CDN's address, other threads that want the same file wait for the answer.
-        with self._asking:
-            location = self._location
-            if location is None:
-                return self._request(client, self._url, start, end)
-        return self._request(client, location, start, end)
-
-    @property
-    def asks_hub(self) -> bool:
-        """Whether the next request goes to the Hub."""
-        return self._location is None
 
     def forget_location(self) -> None:
         """Ask the Hub again next time."""
@@ -146,7 +148,8 @@ class Source:
 
     def _refusal(self, url: str, response: http.client.HTTPResponse) -> Exception:
         headers, status = response.headers, response.status
-        reason = headers.get("X-Error-Message") or response.reason or http.client.responses.get(status, "unknown")
+        said = headers.get("X-Error-Message") or response.reason or http.client.responses.get(status, "unknown")
+        reason = "".join(character for character in said[:_LONGEST_REASON] if character.isprintable())
         at_hub = origin_of(url) == self._hub_origin
         if status in RETRY_STATUS:
             delay = server_delay(headers.get("Retry-After", ""), headers.get("RateLimit", ""))

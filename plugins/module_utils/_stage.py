@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ._errors import StoreError
 from ._generation import Generations
 from ._integrity import check_blobs
 from ._ledger import Ledger
@@ -49,7 +51,9 @@ def carry_out(plan: Plan, store: Store, hub: Hub, limits: Limits, cancelled: thr
 def activate(store: Store, generation: int) -> None:
     """Serve a generation. The caller is the store's writer."""
     Generations(store).activate(generation)
-    Ledger(store.root).append([{"event": "activated", "generation": generation}])
+    # It is served now, whether or not that can be written down.
+    with contextlib.suppress(OSError, StoreError):
+        Ledger(store.root).append([{"event": "activated", "generation": generation}])
 
 
 def _provide_all(plan: Plan, store: Store, hub: Hub, limits: Limits, cancelled: threading.Event) -> int:

@@ -12,9 +12,11 @@ a whole, so that a file is proven moments after its last byte came.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Callable
 
@@ -23,6 +25,7 @@ from ._connection import Connection
 from ._download import Download, Run
 from ._errors import Cancelled, ContentError, TransferError
 from ._retry import next_delay
+from ._source import Unavailable
 
 _LONGEST_RUN = 8  # blocks in one request
 _TICK = 0.1  # seconds between two looks at the clock
@@ -55,6 +58,8 @@ class Progress:
 class Transfer:
     """Receives downloads. Make it, then call :meth:`run` once.
 
+    :param started: When the timeout began, in monotonic seconds.
+    :param past: How far earlier transfers of the same work came; ``total`` is that of all of them.
     :param finish: Called with each download once it is complete and proven, from one of several threads.
     :param report: Called about ten times a second with the progress.
     """
@@ -66,6 +71,8 @@ class Transfer:
         finish: Callable[[Download], None],
         report: Callable[[Progress], None],
         cancelled: threading.Event,
+        started: float,
+        past: Progress,
     ) -> None:
         self._downloads = sorted(downloads, key=lambda download: -download.size)
         self._limits = limits
@@ -76,16 +83,16 @@ class Transfer:
         self._error: BaseException | None = None
         self._ask_hub_after = 0.0  # monotonic seconds; what the Hub asks of one connection holds for all
         self._hashers = concurrent.futures.ThreadPoolExecutor(min(limits.connections, os.cpu_count() or 1))
-        self._started = time.monotonic()
+        self._started = started
+        self._past = past
 
-    def run(self) -> int:
-        """Receive everything; return the bytes that came over the network.
+    def run(self) -> Progress:
+        """Receive everything; return how far that brought the work.
 
         :raises ModelsError: The first error of any download. Whatever was received by then is journalled.
         :raises OSError: When the disk fails.
         """
-        kept = sum(download.resume(self._cancelled) for download in self._downloads)
-        total = sum(download.total for download in self._downloads)
+        kept = self._past.kept + sum(download.resume(self._cancelled) for download in self._downloads)
         connections = [Connection(self, self._limits.stall_timeout) for _index in range(self._limits.connections)]
         for download in self._downloads:
             self._follow(download)
@@ -96,7 +103,7 @@ class Transfer:
             while self._is_running():
                 check_cancelled(self._cancelled)
                 self._watch(connections)
-                self._report(Progress(total, kept, sum(connection.received for connection in connections)))
+                self._report(self._progress(kept, connections))
                 with self._changed:
                     self._changed.wait(_TICK)
         except BaseException as error:
@@ -106,7 +113,11 @@ class Transfer:
             writer.join()
         if self._error is not None:
             raise self._error
-        return sum(connection.received for connection in connections)
+        return self._progress(kept, connections)
+
+    def _progress(self, kept: int, connections: list[Connection]) -> Progress:
+        received = sum(connection.received for connection in connections)
+        return Progress(self._past.total, kept, self._past.received + received)
 
     def _is_running(self) -> bool:
         return self._error is None and not all(download.finished for download in self._downloads)
@@ -219,13 +230,18 @@ class Transfer:
         timeout = self._limits.timeout
         if timeout is not None and resume_at > self._started + timeout:
             raise TransferError(f"{label}: {error}; the next attempt in {delay:.0f} s would be after the timeout")
-        if asked is not None and getattr(error, "of_hub", False):
-            self._ask_hub_after = max(self._ask_hub_after, resume_at)
         self._sleep_until(resume_at)
 
-    def wait_for_hub(self) -> None:
-        """Wait as long as the Hub asked for."""
+    @contextlib.contextmanager
+    def hub_turn(self) -> Iterator[None]:
+        """Wait as long as the Hub asked for. When it does so again, that holds for all connections at once."""
         self._sleep_until(self._ask_hub_after)
+        try:
+            yield
+        except Unavailable as error:
+            if error.of_hub and error.delay is not None:
+                self._ask_hub_after = max(self._ask_hub_after, time.monotonic() + error.delay)
+            raise
 
     def _sleep_until(self, moment: float) -> None:
         with self._changed:

@@ -90,6 +90,7 @@ problems:
     reason:
       description:
         - V(binding_missing), nvidia-ml-py is not installed.
+        - V(binding_untrusted), another account could have written nvidia-ml-py, so it was not run.
         - V(library_missing), there is no C(libnvidia-ml.so.1), so no driver is installed.
         - V(driver_not_loaded), the kernel module is not loaded.
         - V(version_mismatch), kernel module and library differ, as after an upgrade without a reboot.

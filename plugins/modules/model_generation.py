@@ -221,21 +221,31 @@ class GenerationManager:
 
     def _serve(self, wanted: str, cancelled: threading.Event) -> dict[str, Any]:
         """Serve an existing generation, if it looks whole."""
-        with self._existing_store() as store, self._writer(store, cancelled):
-            generations = Generations(store)
-            number = generations.previous() if wanted == "previous" else int(wanted)
-            manifest = generations.manifest(number)
-            problems = inspect(store, manifest).problems
-            if problems:
-                first = problems[0]
-                raise ContentError(
-                    f"generation {number} is damaged and was not served: {first.file.path} of {first.model.name}: "
-                    f"{first.detail}; repair it with model_verify"
-                )
-            plan = plan_switch(manifest, generations.current(), generations.served_models())
-            if plan.activate and not self.check_mode:
-                activate(store, number)
-            return self._result(plan, number, 0)
+        with self._existing_store() as store:
+            plan = None
+            with contextlib.suppress(ContentError):
+                plan = self._plan_switch(store, wanted)
+            # What is served already needs no lock, so that it never waits for a writer.
+            if plan is None or plan.activate:
+                with self._writer(store, cancelled):
+                    plan = self._plan_switch(store, wanted)
+                    if plan.activate and plan.use is not None and not self.check_mode:
+                        activate(store, plan.use)
+            return self._result(plan, plan.use, 0)
+
+    @staticmethod
+    def _plan_switch(store: Store, wanted: str) -> Plan:
+        generations = Generations(store)
+        number = generations.previous() if wanted == "previous" else int(wanted)
+        manifest = generations.manifest(number)
+        problems = inspect(store, manifest).problems
+        if problems:
+            first = problems[0]
+            raise ContentError(
+                f"generation {number} is damaged and was not served: {first.file.path} of {first.model.name}: "
+                f"{first.detail}; repair it with model_verify"
+            )
+        return plan_switch(manifest, generations.current(), generations.served_models())
 
     def _remove(self, wanted: str, cancelled: threading.Event) -> dict[str, Any]:
         """Remove an existing generation that is not served."""

@@ -283,6 +283,18 @@ def test_waits_as_long_as_the_server_says(
         assert fault.applied == 1
 
 
+def test_nobody_asks_the_hub_while_it_wants_to_be_left_alone(
+    serving: Host, hub: Hub, tiny: dict[str, Any], big: dict[str, Any]
+) -> None:
+    with hub.fault(rate_limited(2, times=1, **LINK)) as fault:
+        process = serving.start_generation(tiny, big, connections=8)
+        wait_until(lambda: bool(fault.applied), "the refusal")
+        time.sleep(1.5)
+        assert hub.stats.requests("hub", path="*/weights.safetensors") == 1
+        serving.ok(process.finish())
+    serving.assert_serves(tiny, big, generation=2)
+
+
 def test_more_waiting_than_there_is_time(serving: Host, hub: Hub, tiny: dict[str, Any], big: dict[str, Any]) -> None:
     hub.faults.add(rate_limited(600, **LINK))
     start = time.monotonic()

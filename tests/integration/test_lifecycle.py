@@ -310,6 +310,18 @@ def test_damaged_blob_is_not_reused(serving: Host, hub: Hub, tiny: dict[str, Any
     assert hub.stats.requests("cdn", path="*/model-00001-of-00003.safetensors") == 1
 
 
+def test_more_files_than_a_process_may_open(host: Host, hub: Hub, tmp_path: Path) -> None:
+    directory = tmp_path / "many"
+    directory.mkdir()
+    for number in range(400):
+        (directory / f"{number}.txt").write_text(f"{number}\n", encoding="utf-8")
+    hub.add_repo("acme/many", directory)
+    host.prefix = ("prlimit", "--nofile=640")
+    many = locked(hub, "many", "acme/many", directory)
+    host.ok(host.generation(many))
+    host.assert_serves(many, generation=1)
+
+
 def test_a_hub_that_redirects_small_files_too(tmp_path: Path, tiny_directory: Path) -> None:
     """It answers for every file with a redirection, for small ones to a relative address of its own."""
     with Hub(resolve_cache=True) as hub:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.hub import Hub
-from tests.hub.faults import Flip, Status
+from tests.hub.faults import Flip
 from tests.integration.harness import CHECKOUT, environment, flip, sha256sums
 
 
@@ -180,7 +180,7 @@ def test_a_failure_after_the_switch_goes_back(upgraded: Fleet) -> None:
 def test_what_was_received_is_kept_unless_told_otherwise(fleet: Fleet, keep: bool) -> None:
     fleet.ok("lock")
     fleet.variables["model_store_keep_partials"] = keep
-    with fleet.hub.fault(Status(404, path="*/weights.safetensors", times=None)):
+    with fleet.hub.fault(Flip(3, path="*/weights.safetensors", times=None)):
         output = fleet.fails("site")
     assert "weights.safetensors of big" in output
     assert "nothing is served, as before" in output
@@ -188,6 +188,35 @@ def test_what_was_received_is_kept_unless_told_otherwise(fleet: Fleet, keep: boo
     left = [path for name in ("blobs", "partial") for path in (fleet.root / name).rglob("*") if path.is_file()]
     assert bool(left) == keep
     assert fleet.ok("site") == 3
+
+
+def test_what_another_run_serves_meanwhile_stays(upgraded: Fleet) -> None:
+    other = json.loads(upgraded.lock_file.read_text(encoding="utf-8"))["models"][:1]
+    arguments = json.dumps({"root": str(upgraded.root), "models": other, "endpoint": upgraded.hub.endpoint})
+    command = ["ansible", "localhost", "-m", "gpufleet.models.model_generation", "-a", arguments]
+    variables = {
+        "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".collections"),
+        "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+    }
+    with upgraded.hub.fault(Flip(3, path="*/config.json")) as fault:
+        with subprocess.Popen(
+            command, env=environment(upgraded.home, **variables), stdout=subprocess.PIPE, text=True
+        ) as process:
+            upgraded.fails("site")
+        assert process.returncode == 0
+        assert fault.applied
+    assert upgraded.current == "generations/2"
+
+
+def test_a_first_deployment_that_fails_after_the_switch_says_why(fleet: Fleet) -> None:
+    fleet.ok("lock")
+    fleet.link.mkdir()
+    output = fleet.fails("site")
+    assert "checked: generation 1 is whole and served" in output
+    assert "refusing to convert" in output or "directory" in output
+    assert fleet.current == "generations/1"
+    fleet.link.rmdir()
+    assert fleet.ok("site") == 1
 
 
 def test_verification_finds_and_repairs(fleet: Fleet) -> None:

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.hub import Hub
-from tests.hub.faults import CloseConnection, Status, rate_limited
-from tests.integration.harness import TOKEN, Host, assert_sentence
+from tests.hub.faults import BlackHole, CloseConnection, Status, rate_limited
+from tests.integration.harness import TOKEN, Host, assert_sentence, wait_until
 from tests.nvml import H100, build, write
 from tests.nvml import host as gpu_host
 
@@ -95,9 +97,9 @@ def test_everything_that_is_missing_is_told_at_once(
     space, endpoint, memory, driver = result.problems
     assert "the disk is too small" in space
     assert "of big cannot be received: HTTP 404" in endpoint
-    assert memory == (
+    assert memory.startswith(
         "tiny: expected 2 GPUs with at least 24576 MiB of memory and compute capability 10.0, "
-        "found NVIDIA H100 80GB HBM3 (81559 MiB, 9.0)"
+        "found NVIDIA H100 80GB HBM3 (81559 MiB, 9.0) (GPU 1: it has fallen off the bus;"
     )
     assert "CUDA 13.0 needs driver 580 or later, found 535.183.01" in driver
     for problem in result.problems:
@@ -133,6 +135,50 @@ def test_gpus_are_not_asked_for_models_without_requirements(host: Host, tiny: di
 def test_nobody_listens(host: Host, tiny: dict[str, Any]) -> None:
     result = host.run("model_preflight", models=[tiny], endpoint="http://127.0.0.1:9")
     assert_sentence(result, "http://127.0.0.1:9: ", "cannot be received", "efused")
+
+
+def test_a_cdn_that_refuses(host: Host, hub: Hub, big: dict[str, Any]) -> None:
+    hub.faults.add(Status(403, origin="cdn"))
+    assert_sentence(
+        host.run("model_preflight", models=[big]), "weights.safetensors of big cannot be received: HTTP 403"
+    )
+
+
+def test_a_certificate_is_one_problem_of_several(host: Host, tiny: dict[str, Any], tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"models": [{**tiny, "requires": {}}], "venv": str(tmp_path / "none")}
+    host.variables = {"HTTP_PROXY": "http://"}
+    result = host.run("model_preflight", **arguments)
+    assert_sentence(result, "http_proxy: expected the URL of a proxy", "nvidia-ml-py")
+    assert len(result.problems) == 2
+
+
+def test_an_endpoint_that_never_comes_to_an_end(host: Host, hub: Hub, tiny: dict[str, Any]) -> None:
+    hub.faults.add(BlackHole())
+    process = host.start("model_preflight", models=[tiny])
+    wait_until(lambda: bool(hub.stats.requests()), "a request")
+    process.send(signal.SIGTERM)
+    assert_sentence(process.finish(timeout=5), "stopped")
+
+
+def test_an_endpoint_with_a_password(host: Host, tiny: dict[str, Any]) -> None:
+    result = host.run("model_preflight", models=[tiny], endpoint="http://bob:s3cret@127.0.0.1:9")
+    assert_sentence(result, "endpoint: expected a URL without user and password")
+    assert "s3cret" not in result.msg
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o644])
+def test_a_binding_that_another_account_wrote_is_not_run(
+    host: Host, gpus: Gpus, tiny: dict[str, Any], venv: Path, tmp_path: Path, mode: int
+) -> None:
+    gpus(gpu_host(H100))
+    (binding,) = venv.rglob("pynvml.py")
+    binding.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
+    binding.chmod(mode)
+    if mode == 0o644:
+        os.chown(binding, 65534, 65534)
+    result = host.run("model_preflight", models=[{**tiny, "requires": {}}], venv=str(venv))
+    assert_sentence(result, "can be written by another account and was not run")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_gated_repository(host: Host, hub: Hub, tiny: dict[str, Any], tiny_directory: Path) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import http.server
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Callable
 
 import pytest
@@ -187,9 +188,14 @@ def source_of(hub: Server, path: str = "/file", endpoint: str | None = None) -> 
     return Source(Hub(endpoint or hub.url, TOKEN), hub.url + path, len(BODY))
 
 
+def any_time(_at_hub: bool) -> AbstractContextManager[None]:
+    """Let a request go at once."""
+    return nullcontext()
+
+
 def read(source: Source, client: HttpClient, start: int = 0, end: int = len(BODY)) -> tuple[bytes, bool]:
     """Ask for some bytes; return what came, and whether that is what was asked for."""
-    response, as_asked = source.open(client, start, end)
+    response, as_asked = source.open(client, start, end, any_time)
     return response.read(), as_asked
 
 
@@ -208,9 +214,9 @@ def test_token_goes_to_the_hub_alone_which_is_asked_once(servers: tuple[Server, 
     hub, cdn = servers
     hub.answers["/file"] = answer(302, Location=f"{cdn.url}/signed?key=1")
     source = source_of(hub)
-    assert source.asks_hub
+    assert source._location is None
     assert read(source, client) == (BODY, True)
-    assert not source.asks_hub
+    assert source._location is not None
     assert read(source, client, 2, 5) == (b"234", True)
     assert [path for _method, path, _headers in hub.requests] == ["/file"]
     assert [path for _method, path, _headers in cdn.requests] == ["/signed?key=1"] * 2
@@ -289,7 +295,7 @@ def test_answer_that_may_be_another_one_next_time(
     hub.answers["/file"] = respond
     source = source_of(hub)
     with pytest.raises(Unavailable, match=message):
-        source.open(client, 2, 5)
+        source.open(client, 2, 5, any_time)
     # Neither the source nor the connection is spoilt.
     del hub.answers["/file"]
     assert read(source, client, 2, 5) == (b"234", True)
@@ -332,7 +338,7 @@ def test_delay_that_a_server_asks_for(
     hub.answers["/file"] = answer(302, Location=f"{cdn.url}/signed")
     (hub.answers if at_hub else cdn.answers)["/file" if at_hub else "/signed"] = answer(429, **headers)
     with pytest.raises(Unavailable, match="HTTP 429") as caught:
-        source_of(hub).open(client, 0, 10)
+        source_of(hub).open(client, 0, 10, any_time)
     assert (caught.value.delay, caught.value.of_hub) == (delay, at_hub)
 
 
@@ -358,7 +364,7 @@ def test_refusal_of_the_hub_is_final(
     hub, _cdn = servers
     hub.answers["/file"] = answer(status, b"x" * 100, **headers)
     with pytest.raises(HubError, match=message) as caught:
-        source_of(hub).open(client, 0, 10)
+        source_of(hub).open(client, 0, 10, any_time)
     assert TOKEN not in str(caught.value)
 
 
@@ -372,8 +378,8 @@ def test_address_at_the_cdn_that_expired_is_asked_for_again(
     assert read(source, client) == (BODY, True)
     cdn.answers["/signed"] = answer(status)
     with pytest.raises(Unavailable, match=f"HTTP {status} .* from 127.0.0.1"):
-        source.open(client, 0, 10)
-    assert source.asks_hub
+        source.open(client, 0, 10, any_time)
+    assert source._location is None
     del cdn.answers["/signed"]
     assert read(source, client) == (BODY, True)
     assert len(hub.requests) == 2

@@ -21,7 +21,12 @@ from hypothesis import strategies as st
 from ansible_collections.gpufleet.models.plugins.module_utils._blocks import BLOCK_SIZE
 from ansible_collections.gpufleet.models.plugins.module_utils._directory import Directory
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import StoreError
-from ansible_collections.gpufleet.models.plugins.module_utils._partial import Partial, journal_name, read_journal
+from ansible_collections.gpufleet.models.plugins.module_utils._partial import (
+    Partial,
+    journal_name,
+    read_journal,
+    remove_orphans,
+)
 
 SHA256 = hashlib.sha256(b"model").hexdigest()
 SIZE = 40 * BLOCK_SIZE - 1
@@ -157,6 +162,7 @@ def test_bytes_are_written_at_their_place(directory: Directory) -> None:
     partial = Partial(directory, SHA256, 10)
     partial.write(4, memoryview(b"abc"))
     partial.write(9, memoryview(b"z"))
+    partial.record(0, DIGESTS[0])
     partial.close()
     assert Path(directory.path, SHA256).read_bytes() == b"\0\0\0\0abc\0\0z"
     partial = Partial(directory, SHA256, 10)
@@ -165,11 +171,44 @@ def test_bytes_are_written_at_their_place(directory: Directory) -> None:
     assert Path(directory.path, SHA256).read_bytes() == b"1\0\0\0abc\0\0z"
 
 
-def test_space_is_reserved(directory: Directory) -> None:
+def test_space_is_reserved_until_nothing_came(directory: Directory) -> None:
     partial = Partial(directory, SHA256, 3 << 20)
     partial.reserve()
-    partial.close()
     assert Path(directory.path, SHA256).stat().st_blocks * 512 >= 3 << 20
+    partial.close()
+    assert directory.names() == []
+
+
+def test_what_a_kill_left_is_removed(directory: Directory) -> None:
+    partial = Partial(directory, SHA256, SIZE)
+    partial.record(3, DIGESTS[3])
+    partial.close()
+    other = hashlib.sha256(b"other").hexdigest()
+    for name in (journal_name(other), f".{journal_name(other)}.new"):
+        Path(directory.path, name).touch()
+    remove_orphans(directory)
+    assert directory.names() == [SHA256, journal_name(SHA256)]
+
+
+def test_killed_when_it_was_about_to_become_a_blob(directory: Directory) -> None:
+    """Root may write to a read-only file; an ordinary account opens it again."""
+    partial = Partial(directory, SHA256, SIZE)
+    partial.record(3, DIGESTS[3])
+    os.fchmod(partial.descriptor, 0o444)
+    partial.close()
+    for name in (".", *directory.names()):
+        os.chown(name, 65534, 65534, dir_fd=directory.descriptor)
+    child = os.fork()
+    if not child:
+        status = 1
+        with contextlib.suppress(BaseException):
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            partial = Partial(directory, SHA256, SIZE)
+            partial.write(0, memoryview(b"1"))
+            status = 0 if partial.journalled == {3: DIGESTS[3]} else 2
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_removed_as_a_whole(directory: Directory) -> None:

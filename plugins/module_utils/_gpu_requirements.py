@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._errors import InvalidInput
+from ._gpu_facts import describe
 from ._lockfile import Model, check_mapping, is_count, require_keys, unexpected
 
 # The oldest driver branch that runs programs of a CUDA major version, by its minor-version compatibility.
@@ -41,11 +42,17 @@ class Device:
     """What a program can have for itself: a GPU, or a MIG device of one."""
 
     name: str
-    memory_mib: int
+    memory_mib: int | None  # not told where it is shared with the processor
     compute_capability: tuple[int, int]
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.memory_mib} MiB, {_dotted(self.compute_capability)})"
+        memory = "unknown memory" if self.memory_mib is None else f"{self.memory_mib} MiB"
+        return f"{self.name} ({memory}, {_dotted(self.compute_capability)})"
+
+    def meets(self, required: Requirements) -> bool:
+        """Whether it is enough, as far as that can be told."""
+        enough = self.memory_mib is None or self.memory_mib >= required.gpu_memory_mib
+        return enough and self.compute_capability >= required.compute_capability
 
 
 def parse_requirements(where: str, value: object) -> Requirements | None:
@@ -56,9 +63,9 @@ def parse_requirements(where: str, value: object) -> Requirements | None:
     if check_mapping(where, value) is None:
         return None
     document = require_keys(where, value, set(), {"gpus", "gpu_memory_mib", "compute_capability"})
-    for key in ("gpus", "gpu_memory_mib"):
-        if not is_count(document.get(key, 1)):
-            raise unexpected(f"{where}.{key}", "a whole number", document[key])
+    for key, least in (("gpus", 1), ("gpu_memory_mib", 0)):
+        if not is_count(document.get(key, 1)) or document.get(key, 1) < least:
+            raise unexpected(f"{where}.{key}", f"a whole number from {least} on", document[key])
     capability = document.get("compute_capability", "0.0")
     # YAML reads an unquoted 8.0 as a number.
     match = _VERSION.fullmatch(str(capability)) if isinstance(capability, (str, float)) else None
@@ -80,15 +87,12 @@ def unmet(models: Iterable[Model], facts: Mapping[str, Any]) -> list[str]:
         required = parse_requirements(f"{model.name}.requires", model.requires)
         if required is None:
             continue
-        fitting = [
-            device
-            for device in devices
-            if device.memory_mib >= required.gpu_memory_mib and device.compute_capability >= required.compute_capability
-        ]
+        fitting = [device for device in devices if device.meets(required)]
         if len(fitting) < required.gpus:
             there = ", ".join(map(str, devices)) or "no GPU that works"
             found = f"found {there}" if not fitting else f"only {len(fitting)} of {there}"
-            sentences.append(f"{model.name}: expected {required}, {found}")
+            broken = f" ({describe(facts)})" if facts["problems"] else ""
+            sentences.append(f"{model.name}: expected {required}, {found}{broken}")
     return sentences
 
 
@@ -100,7 +104,8 @@ def _devices(gpus: Iterable[Mapping[str, Any]]) -> Iterator[Device]:
         capability = (int(match.group(1)), int(match.group(2))) if match else (0, 0)
         parts = gpu["mig"]["devices"] if gpu["mig"] and gpu["mig"]["enabled"] else [gpu]
         for part in parts:
-            yield Device(part["name"] or "unnamed GPU", (part["memory"] or {"total_mib": 0})["total_mib"], capability)
+            memory = part["memory"] and part["memory"]["total_mib"]
+            yield Device(part["name"] or "unnamed GPU", memory, capability)
 
 
 def driver_too_old(driver_version: str, cuda_version: str) -> str | None:

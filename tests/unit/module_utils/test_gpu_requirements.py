@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput
-from ansible_collections.gpufleet.models.plugins.module_utils._requirements import (
+from ansible_collections.gpufleet.models.plugins.module_utils._gpu_requirements import (
     Requirements,
     driver_too_old,
     parse_requirements,
@@ -43,7 +43,6 @@ SPLIT_OFF = {**H100, "mig": {"enabled": False, "devices": []}}
     [
         (None, None),
         ({}, Requirements()),
-        ({"gpus": 0}, Requirements(gpus=0)),
         ({"gpus": 2, "gpu_memory_mib": 24576, "compute_capability": "7.5"}, Requirements(2, 24576, (7, 5))),
         ({"compute_capability": 8.0}, Requirements(compute_capability=(8, 0))),
         ({"compute_capability": "12.1"}, Requirements(compute_capability=(12, 1))),
@@ -58,11 +57,12 @@ def test_parse(value: Any, expected: Requirements | None) -> None:
     [
         ([], "requires: expected a mapping, found []"),
         ({"gpu_memory_mb": 1}, "requires: unknown key gpu_memory_mb"),
-        ({"gpus": "two"}, "requires.gpus: expected a whole number, found 'two'"),
-        ({"gpus": True}, "requires.gpus: expected a whole number, found True"),
-        ({"gpus": None}, "requires.gpus: expected a whole number, found None"),
-        ({"gpu_memory_mib": -1}, "requires.gpu_memory_mib: expected a whole number, found -1"),
-        ({"gpu_memory_mib": 2.5}, "requires.gpu_memory_mib: expected a whole number, found 2.5"),
+        ({"gpus": 0}, "requires.gpus: expected a whole number from 1 on, found 0"),
+        ({"gpus": "two"}, "requires.gpus: expected a whole number from 1 on, found 'two'"),
+        ({"gpus": True}, "requires.gpus: expected a whole number from 1 on, found True"),
+        ({"gpus": None}, "requires.gpus: expected a whole number from 1 on, found None"),
+        ({"gpu_memory_mib": -1}, "requires.gpu_memory_mib: expected a whole number from 0 on, found -1"),
+        ({"gpu_memory_mib": 2.5}, "requires.gpu_memory_mib: expected a whole number from 0 on, found 2.5"),
         ({"compute_capability": 8}, "requires.compute_capability: expected a version like '8.0', found 8"),
         (
             {"compute_capability": "sm_80"},
@@ -84,7 +84,7 @@ def test_parse_anything(value: Any) -> None:
 @pytest.mark.parametrize(
     ("gpus", "requires", "sentence"),
     [
-        ([], {"gpus": 0}, None),
+        ([ODD], {"gpu_memory_mib": 1}, None),
         ([T4], {}, None),
         ([T4, H100], {"gpu_memory_mib": 24576}, None),
         ([H100, H100], {"gpus": 2, "compute_capability": "9.0"}, None),
@@ -118,14 +118,21 @@ def test_parse_anything(value: Any) -> None:
         ),
         (
             [ODD],
-            {"gpu_memory_mib": 1},
-            "m: expected 1 GPU with at least 1 MiB of memory, found unnamed GPU (0 MiB, 0.0)",
+            {"compute_capability": "7.5"},
+            "m: expected 1 GPU with at least compute capability 7.5, found unnamed GPU (unknown memory, 0.0)",
         ),
     ],
 )
 def test_unmet(gpus: list[dict[str, Any]], requires: dict[str, Any], sentence: str | None) -> None:
     model = model_of("m", MINILM, requires=requires)
-    assert unmet([model, model_of("other", MINILM)], {"gpus": gpus}) == ([sentence] if sentence else [])
+    facts = {"gpus": gpus, "problems": []}
+    assert unmet([model, model_of("other", MINILM)], facts) == ([sentence] if sentence else [])
+
+
+def test_what_is_known_of_a_gpu_that_is_missing_is_told() -> None:
+    problem = {"reason": "gpu_lost", "gpu": 0, "message": "it has fallen off the bus"}
+    (sentence,) = unmet([model_of("m", MINILM, requires={})], {"gpus": [LOST], "problems": [problem]})
+    assert sentence == "m: expected 1 GPU, found no GPU that works (GPU 0: it has fallen off the bus)"
 
 
 @pytest.mark.parametrize(
