@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from ._errors import InvalidInput, PythonError
 from ._process import Ended, Limit, run_program
+from ._uv_errors import explain
 
 # What every module that uses uv is given.
 PACKAGE_ARGUMENTS: dict[str, Any] = {
@@ -35,20 +36,6 @@ PACKAGE_ARGUMENTS: dict[str, Any] = {
 _VERSION = re.compile(r"3\.([1-9]\d)(?:\.\d+)?")
 
 _YANKED = re.compile(r"`(?P<name>[^`]+)` is yanked(?: \(reason: \"(?P<reason>[^\n]*)\"\))?")
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
-_DRAWN = re.compile(r"[×╰├│─▶]")
-_PACKAGE = re.compile(r"`([A-Za-z0-9][A-Za-z0-9._-]*==[^`\s]+)`")
-_HOST = re.compile(r"https?://([^/\s`)]+)")
-
-# What uv says, and what that means; the first that matches counts. Groups, the package and the host are filled in.
-_MEANINGS = (
-    ("No space left on device", "the disk is full; free space, or choose another path"),
-    (
-        "Hash mismatch for `(?P<name>[^`]+)`",
-        "{name} is not the file that was locked: its SHA-256 differs; find out who replaced it, or lock again",
-    ),
-)
-
 # What would lead uv to another environment than the one that it is told of.
 _FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "UV_PROJECT", "UV_CONSTRAINT")
 
@@ -140,7 +127,8 @@ def find_uv(uv: str) -> str:
 class Uv:
     """uv, and all that its runs have in common.
 
-    ``inherit`` are descriptors that stay open as long as uv, or anything that it started, runs.
+    ``inherit`` are descriptors that stay open as long as uv, or anything that it started, runs. ``builds`` allows it to
+    build packages.
     """
 
     executable: str
@@ -150,6 +138,7 @@ class Uv:
     cache: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     inherit: tuple[int, ...] = ()
+    builds: bool = False
 
     def make(self, python: str, directory: str) -> None:
         """Make an empty environment that works wherever it is moved to.
@@ -165,7 +154,9 @@ class Uv:
         """
         # The lock's digests decide which file is taken, so it does not matter which index has it.
         python = ("--python", os.path.join(directory, "bin", "python"))
-        options = ("--require-hashes", "--index-strategy", "unsafe-best-match", *python)
+        options = ["--require-hashes", "--index-strategy", "unsafe-best-match", *python]
+        if not self.builds:
+            options += ["--only-binary", ":all:"]
         ended = self.run("pip", "sync", *options, "-", content=requirements)
         withdrawn = _YANKED.search(ended.errors)
         if withdrawn:
@@ -193,16 +184,3 @@ class Uv:
         if ended.status:
             raise PythonError(explain(ended.errors or ended.output, ended.status))
         return ended
-
-
-def explain(text: str, status: int) -> str:
-    """Put what uv said when it failed into one sentence."""
-    text = _PASSWORD.sub("", _DRAWN.sub(" ", text))
-    package, host = _PACKAGE.search(text), _HOST.search(text)
-    known = {"package": package[1] if package else "a package", "host": host[1] if host else "the index"}
-    for pattern, meaning in _MEANINGS:
-        match = re.search(pattern, text)
-        if match:
-            return meaning.format_map({**known, **match.groupdict()})
-    said = " ".join(text.split())
-    return f"uv ended with status {status}: {said[:600] or 'it said nothing'}"

@@ -285,9 +285,8 @@ class EnvironmentManager:
         if self.params["managed_python"]:
             variables = {"UV_MANAGED_PYTHON": "1", "UV_PYTHON_DOWNLOADS": "automatic"}
             variables["UV_PYTHON_INSTALL_DIR"] = root.join(PYTHONS)
-        if not self.params["source_builds"]:
-            variables["UV_NO_BUILD"] = "1"
-        return Uv(executable, self.source, self.limit, root.path, root.join(CACHE), variables, (descriptor,))
+        builds: bool = self.params["source_builds"]
+        return Uv(executable, self.source, self.limit, root.path, root.join(CACHE), variables, (descriptor,), builds)
 
     def _result_of(self, plan: EnvironmentPlan, environments: Environments | None, name: str | None) -> dict[str, Any]:
         managed = self.params["managed_python"]

@@ -17,7 +17,7 @@ from typing import Literal
 
 from .wheels import Wheel
 
-Fault = Literal["missing", "truncated", "flipped", "reset", "slow", "silent", "error"]
+Fault = Literal["missing", "truncated", "flipped", "replaced", "reset", "slow", "silent", "error"]
 
 
 class Index:
@@ -110,6 +110,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._file(index, wheel.content, fault)
 
     def _file(self, index: Index, content: bytes, fault: Fault | None) -> None:
+        if fault == "replaced":
+            content = Wheel("another", "1.0").content
         if fault == "flipped":
             middle = len(content) // 3
             content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]

@@ -25,10 +25,11 @@ class Wheel:
     files: dict[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     yanked: bool = False
+    tag: str = "py3-none-any"
 
     @property
     def filename(self) -> str:
-        return f"{self.name}-{self.version}-py3-none-any.whl"
+        return f"{self.name}-{self.version}-{self.tag}.whl"
 
     @cached_property
     def content(self) -> bytes:
@@ -38,7 +39,7 @@ class Wheel:
         entries = {
             **files,
             f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n{requires}",
-            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {self.tag}\n",
             f"{info}/entry_points.txt": f"[console_scripts]\n{self.name} = {self.name}:main\n",
         }
         record = "".join(f"{path},sha256={_digest(text)},{len(text.encode())}\n" for path, text in entries.items())
