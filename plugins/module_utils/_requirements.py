@@ -21,6 +21,11 @@ _PIN = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:\s*\[[A-Za-z0-9._, -]*\])?"
     r"\s*==\s*(?P<version>[A-Za-z0-9.!+_-]+)\s*(?:;\s*(?P<marker>[^;@]+?))?\s*"
 )
+_VERSIONS = r"(?:===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.!+*_-]+"
+_REQUIREMENT = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\s*(?:\[[A-Za-z0-9._, -]*\])?\s*"
+    rf"(?:{_VERSIONS}(?:\s*,\s*{_VERSIONS})*)?\s*(?:;[^\n]+)?"
+)
 _LOCAL_CUDA = re.compile(r"cu(\d{2})(\d)")
 
 
@@ -132,7 +137,7 @@ def project_file(requirements: list[str], python: str, sources: list[dict[str, A
     if not requirements:
         raise InvalidInput("requirements: expected at least one, found none")
     for requirement in requirements:
-        if not re.match("[A-Za-z0-9]", requirement) or "\n" in requirement:
+        if _REQUIREMENT.fullmatch(requirement) is None:
             raise InvalidInput(f"requirements: expected a package with a range of versions, found {requirement!r}")
     lines = [
         "[project]",

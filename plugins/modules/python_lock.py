@@ -144,6 +144,9 @@ _HEADER = """\
 """
 _NAME = "python.lock.txt"
 
+# That the lock is for Linux need not be said on each line.
+_LINUX = re.compile(r" (?:;|and) sys_platform == 'linux'(?= \\$)", re.MULTILINE)
+
 
 class PythonLockManager:
     """Brings one lock file up to date with requirements."""
@@ -186,7 +189,8 @@ class PythonLockManager:
             options += ["--python", sys.executable, "--output-file", _NAME, *self.upgrade]
             uv.run("pip", "compile", "pyproject.toml", *options)
             with open(lock, encoding="utf-8") as stream:
-                return _HEADER.format(python=self.python) + re.sub(r"\A(#.*\n)+", "", stream.read())
+                text = re.sub(r"\A(#.*\n)+", "", stream.read())
+            return _HEADER.format(python=self.python) + _LINUX.sub("", text)
 
     def _read(self) -> str:
         try:

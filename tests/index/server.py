@@ -87,9 +87,13 @@ def _yanked(wheel: Wheel) -> str:
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         index: Index = self.server.index  # type: ignore[attr-defined]
-        index.requests.append(self.path)
+        if self.command == "GET":
+            index.requests.append(self.path)
         if index.user is not None:
             expected = base64.b64encode(index.user.encode()).decode()
             if self.headers.get("Authorization") != f"Basic {expected}":
@@ -117,7 +121,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         if fault == "truncated":
             content = content[: len(content) // 2]
-        if fault in ("reset", "slow", "silent"):
+        if fault in ("reset", "slow", "silent") and self.command == "GET":
             self._head(200, len(content), "application/octet-stream")
             self.wfile.write(content[: len(content) // 2])
             self.wfile.flush()
@@ -136,8 +140,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: bytes, kind: str) -> None:
         self._head(status, len(content), kind)
-        with contextlib.suppress(OSError):
-            self.wfile.write(content)
+        if self.command == "GET":
+            with contextlib.suppress(OSError):
+                self.wfile.write(content)
 
     def _head(self, status: int, length: int, kind: str) -> None:
         self.send_response(status)

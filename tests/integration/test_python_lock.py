@@ -140,7 +140,7 @@ def test_password_is_shown_nowhere(locker: Locker, tmp_path: Path) -> None:
     [
         (["quince"], {}, ["quince"]),
         (["apple > 1"], {}, ["apple"]),
-        (["apple =="], {}, ["apple =="]),
+        (["apple =="], {}, ["requirements: expected a package", "apple =="]),
         (["-r other.txt"], {}, ["requirements: expected a package", "-r other.txt"]),
         ([], {}, ["requirements: expected at least one"]),
         (["apple"], {"python": "3.9"}, ["python: expected a version from 3.10 on", "'3.9'"]),

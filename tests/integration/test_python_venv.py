@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.hub import Hub
 from tests.index import Index, Wheel
 from tests.integration.harness import CHECKOUT, environment, snapshot
 from tests.integration.test_playbooks import recap
@@ -44,7 +45,6 @@ class Fleet:
         self.variables: dict[str, Any] = {
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
-            "model_catalog": [],
             "python_venv_groups": ["monitoring"],
             "python_venv_path": str(self.link),
             "python_venv_python": sys.executable,
@@ -228,7 +228,9 @@ def test_what_is_missing_is_named(fleet: Fleet) -> None:
     assert not fleet.root.exists()
 
 
-def test_the_playbook_locks_models_and_packages(fleet: Fleet) -> None:
+def test_the_playbook_locks_models_and_packages(fleet: Fleet, hub: Hub) -> None:
+    fleet.variables["model_catalog"] = [{"name": "tiny", "repo_id": "acme/tiny"}]
+    fleet.variables["model_store_endpoint"] = hub.endpoint
     fleet.ok("lock", "--check")  # writes the inventory
     process = subprocess.run(
         ["ansible-playbook", "-i", str(fleet.inventory), "gpufleet.models.lock"],
@@ -240,6 +242,7 @@ def test_the_playbook_locks_models_and_packages(fleet: Fleet) -> None:
     )
     assert process.returncode == 0, process.stdout + process.stderr
     assert fleet.lock_file.exists()
+    assert (fleet.inventory.parent / "models.lock.json").exists()
 
 
 def test_uv_is_put_there(fleet: Fleet) -> None:
