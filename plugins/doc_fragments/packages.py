@@ -15,8 +15,8 @@ options:
     default: uv
   index_url:
     description:
-      - The index of packages, by default PyPI. It may hold a user and a password; they reach C(uv) through its environment
-        alone, and no message shows them.
+      - The index of packages, by default PyPI. It may hold a user and a password; they reach C(uv) through its
+        environment alone, and no message shows them.
     type: str
   extra_index_urls:
     description:
@@ -43,6 +43,6 @@ options:
 requirements:
   - C(uv) 0.9 or later where the module runs.
 notes:
-  - Proxies and certificates are taken from the environment as usual (E(https_proxy), E(no_proxy), E(SSL_CERT_FILE)), and
-    so are the settings of C(uv) itself, such as E(UV_HTTP_TIMEOUT). Its configuration files are not read.
+  - Proxies and certificates are taken from the environment as usual (E(https_proxy), E(no_proxy), E(SSL_CERT_FILE)),
+    and so are the settings of C(uv) itself, such as E(UV_HTTP_TIMEOUT). Its configuration files are not read.
 """

@@ -36,8 +36,8 @@ _MEANINGS = (
     (rf"{_DOWNLOAD}", "{name} was not received as a whole: {cause}; try again"),
     (
         r"Failed to fetch: \S+",
-        "{host} cannot be reached, or does not answer as an index does: {cause}; look at the address, the network and the "
-        "proxy",
+        "{host} cannot be reached, or does not answer as an index does: {cause}; look at the address, the network "
+        "and the proxy",
     ),
     (
         r"Failed to build `(?P<name>[^`\n]+)`",

@@ -13,10 +13,10 @@ version_added: 0.1.0
 author:
   - gpufleet.models contributors (@gpufleet)
 description:
-  - Makes a host have exactly the Python packages that a lock names, in an environment that is built beside the one in use,
-    tested there, and then served by one atomic switch of a link.
-  - Every file is checked against the SHA-256 digests of the lock. Whatever fails, the environment that is served stays as
-    it is.
+  - Makes a host have exactly the Python packages that a lock names, in an environment that is built beside the one in
+    use, tested there, and then served by one atomic switch of a link.
+  - Every file is checked against the SHA-256 digests of the lock. Whatever fails, the environment that is served
+    stays as it is.
   - When the wanted environment is served already, nothing is run and nothing is asked.
 extends_documentation_fragment:
   - gpufleet.models.attributes
@@ -34,8 +34,8 @@ attributes:
 options:
   path:
     description:
-      - Where the environment is found, an absolute path. It is a symbolic link; what it points to lies beside it, in the
-        directory with C(.d) after its name, and so do a cache of packages and the Pythons of O(managed_python).
+      - Where the environment is found, an absolute path. It is a symbolic link; what it points to lies beside it, in
+        the directory with C(.d) after its name, and so do a cache of packages and the Pythons of O(managed_python).
       - Anything else that is there already is left alone, and is an error.
     type: path
     default: /opt/models/env
@@ -68,8 +68,8 @@ options:
     default: false
   source_builds:
     description:
-      - Allow packages that have no wheel for this host to be built there. This runs their build programs, with what these
-        demand and no lock names, and may need a compiler and headers.
+      - Allow packages that have no wheel for this host to be built there. This runs their build programs, with what
+        these demand and no lock names, and may need a compiler and headers.
     type: bool
     default: false
   imports:

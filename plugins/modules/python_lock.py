@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - gpufleet.models contributors (@gpufleet)
 description:
-  - Resolves requirements once, for all Linux hosts of a fleet, and writes exact versions with the digests of all their files,
-    to be reviewed and committed.
+  - Resolves requirements once, for all Linux hosts of a fleet, and writes exact versions with the digests of all
+    their files, to be reviewed and committed.
   - Like with any package manager's lock, what is locked keeps its version until it is upgraded, or no longer fits.
   - Run it on the control node.
 extends_documentation_fragment:
@@ -65,7 +65,8 @@ options:
         required: true
   upgrade:
     description:
-      - V(false) keeps versions that still fit, V(true) takes the newest ones, a list of names does so for these packages.
+      - V(false) keeps versions that still fit, V(true) takes the newest ones, a list of names does so for these
+        packages.
     type: raw
     default: false
 seealso:

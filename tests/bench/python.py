@@ -130,7 +130,10 @@ def _all(commands: list[Command], environ: dict[str, str]) -> Usage:
 
 def _require_packages(directory: Path, count: int) -> None:
     """Let the environment's own Python import something of it, and count what is installed."""
-    script = "import fastapi, transformers, importlib.metadata as m; print(len({d.name for d in m.distributions()} - {'pip', 'setuptools'}))"
+    script = (
+        "import fastapi, transformers; from importlib.metadata import distributions; "
+        "print(len({found.name for found in distributions()} - {'pip', 'setuptools'}))"
+    )
     command = [str(directory / "bin" / "python"), "-c", script]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     if found != str(count):

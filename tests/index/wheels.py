@@ -97,7 +97,7 @@ def torch(version: str, cuda: str | None, available: bool = False) -> Wheel:
         version,
         {
             "torch/__init__.py": "from . import cuda, version\n",
-            "torch/version.py": f"from typing import Optional\n__version__ = {version!r}\ncuda: Optional[str] = {cuda!r}\n",
+            "torch/version.py": f"__version__ = {version!r}\ncuda: 'str | None' = {cuda!r}\n",
             "torch/cuda.py": f"def is_available():\n    return {available}\n",
         },
     )

@@ -56,7 +56,7 @@ BEGIN = "Using Python 3.11.7 environment at: .new-079329ff63409ee4\nResolved 1 p
             "a==1.0 has no wheel for this host, none with a matching platform tag such as manylinux_2_36_x86_64; lock",
         ),
         (
-            "  cause: Because a==1.0 has no usable wheels and you require a==1.0\n",
+            "  cause: Because a==1.0 has no usable wheels and you\n",
             "a==1.0 has no wheel for this host and",
         ),
         ("  cause: Because a was not found in the cache and you\n", "a is not in find_links, and offline"),
