@@ -51,8 +51,8 @@ BEGIN = "Using Python 3.11.7 environment at: .new-079329ff63409ee4\nResolved 1 p
         ),
         ("error: Failed to build `a==1.0`\n", "a==1.0 could not be built: its build said nothing"),
         (
-            "error: No solution found when resolving dependencies\n  cause: Because a==1.0 has no wheels with a matching "
-            "platform tag (e.g., `manylinux_2_36_x86_64`) and you require a==1.0, we can conclude that …\n",
+            "error: No solution found when resolving dependencies\n  cause: Because a==1.0 has no wheels with a "
+            "matching platform tag (e.g., `manylinux_2_36_x86_64`) and you require a==1.0, we can conclude that …\n",
             "a==1.0 has no wheel for this host, none with a matching platform tag such as manylinux_2_36_x86_64; lock",
         ),
         (
