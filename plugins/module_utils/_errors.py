@@ -34,6 +34,10 @@ class StoreError(ModelsError):
     """The store on disk cannot be used: no space, no permission, planted links, another writer."""
 
 
+class PythonError(ModelsError):
+    """A Python environment could not be locked or made, or it does not work."""
+
+
 class Cancelled(ModelsError):
     """The work was stopped by a signal or by its deadline; what was received is kept for the next run."""
 

@@ -121,7 +121,8 @@ def run_module(module: AnsibleModule, work: Callable[[threading.Event], dict[str
     except ModelsError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=describe_os_error(error, module.params.get("root") or module.params["dest"]))
+        where = next(module.params[name] for name in ("root", "path", "dest") if module.params.get(name))
+        module.fail_json(msg=describe_os_error(error, where))
     if result.get("failed"):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -7,24 +7,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import socket
 import stat
 import threading
-import time
 from collections.abc import Iterator
-from typing import Any
 
-from ._blocks import BlockRecord, check_cancelled
+from ._blocks import BlockRecord
 from ._directory import Directory
 from ._errors import StoreError
 from ._partial import Partial
+from ._writer import only_writer
 
 BLOB_MODE = 0o444
 
-_BLOBS, _PARTIAL, _LOCK = "blobs", "partial", ".lock"
+_BLOBS, _PARTIAL = "blobs", "partial"
 
 
 class Store:
@@ -78,42 +74,9 @@ class Store:
 
     @contextlib.contextmanager
     def writer(self, operation: str, lock_timeout: float, cancelled: threading.Event) -> Iterator[None]:
-        """Be the store's only writer meanwhile.
-
-        The lock belongs to the open file, so a killed holder blocks nobody.
-
-        :param operation: What is done, for whoever waits.
-        :param lock_timeout: Seconds to wait for another writer.
-        :raises StoreError: When the other writer is not done by then.
-        :raises Cancelled: When ``cancelled`` is set meanwhile.
-        """
-        descriptor = self.root.open(_LOCK, os.O_RDWR | os.O_CREAT)
-        try:
-            deadline = time.monotonic() + lock_timeout
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise StoreError(
-                            f"{self.path} is in use by {self._holder()}; waited {lock_timeout:g} s for it: "
-                            "try again later, or with a longer lock_timeout"
-                        ) from None
-                    cancelled.wait(0.1)
-                    check_cancelled(cancelled)
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "operation": operation}
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        """Be the store's only writer meanwhile; see :func:`only_writer`."""
+        with only_writer(self.root, operation, lock_timeout, cancelled):
             yield
-        finally:
-            os.close(descriptor)
-
-    def _holder(self) -> str:
-        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OSError):
-            holder: dict[str, Any] = json.loads(self.root.read(_LOCK))
-            return f"{holder['operation']} (process {holder['pid']} on {holder['host']})"
-        return "another process"
 
     def free_bytes(self) -> tuple[int, int]:
         """Return the bytes that may still be written, and the filesystem's size in bytes."""

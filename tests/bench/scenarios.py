@@ -18,6 +18,7 @@ from statistics import median
 
 from .peers import DOWNLOADERS, VERIFIERS, Job, Work, download_model_generation
 from .process import BenchError, Usage, environment, on_cores, run, typical
+from .python import measure_environments
 from .report import Report, Row, Target
 from .workloads import MIB, Workload, Workloads, read_through, running_hub
 
@@ -155,6 +156,11 @@ def second_site_run(bench: Bench) -> None:
     name = "Second run of site.yml, 4 models of 20 files"
     bench.report.add(Row(name, "ansible-playbook", usages, None, remark))
     bench.report.targets.append(Target(name, "at most 3 s", f"{seconds:.1f} s", seconds <= 3))
+
+
+def python_environment(bench: Bench) -> None:
+    """Install locked packages as the module and as pip do it."""
+    measure_environments(bench.directory, bench.runs, bench.report)
 
 
 def memory(bench: Bench) -> None:

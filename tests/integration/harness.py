@@ -32,7 +32,7 @@ TOKEN = "hf_QxZ7tokenNobodyMayEverSee93Kd"
 _CRASHED = "ended without a result"
 
 # Nothing of the machine that runs the tests may decide what a module does.
-_FOREIGN = ("HF_", "ANSIBLE_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "PYTHON", "PYTEST_")
+_FOREIGN = ("HF_", "UV_", "ANSIBLE_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "PYTHON", "PYTEST_")
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:

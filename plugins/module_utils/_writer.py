@@ -1,0 +1,65 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One process writes to a directory at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ._blocks import check_cancelled
+from ._directory import Directory
+from ._errors import StoreError
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def only_writer(root: Directory, operation: str, lock_timeout: float, cancelled: threading.Event) -> Iterator[int]:
+    """Be a directory's only writer meanwhile; give the descriptor that holds the lock.
+
+    The lock belongs to the open file, so a killed holder blocks nobody. A process that inherits the descriptor holds
+    the lock as well.
+
+    :param operation: What is done, for whoever waits.
+    :param lock_timeout: Seconds to wait for another writer.
+    :raises StoreError: When the other writer is not done by then.
+    :raises Cancelled: When ``cancelled`` is set meanwhile.
+    """
+    descriptor = root.open(LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        deadline = time.monotonic() + lock_timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StoreError(
+                        f"{root.path} is in use by {_holder(root)}; waited {lock_timeout:g} s for it: "
+                        "try again later, or with a longer lock_timeout"
+                    ) from None
+                cancelled.wait(0.1)
+                check_cancelled(cancelled)
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "operation": operation}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _holder(root: Directory) -> str:
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OSError):
+        holder: dict[str, Any] = json.loads(root.read(LOCK))
+        return f"{holder['operation']} (process {holder['pid']} on {holder['host']})"
+    return "another process"
