@@ -11,13 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._errors import InvalidInput
 from ._gpu_facts import describe
 from ._lockfile import Model, check_mapping, is_count, require_keys, unexpected
-
-# The oldest driver branch that runs programs of a CUDA major version, by its minor-version compatibility.
-# Source: NVIDIA's CUDA compatibility guide.
-_OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 
 _VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})")
 
@@ -106,28 +101,6 @@ def _devices(gpus: Iterable[Mapping[str, Any]]) -> Iterator[Device]:
         for part in parts:
             memory = part["memory"] and part["memory"]["total_mib"]
             yield Device(part["name"] or "unnamed GPU", memory, capability)
-
-
-def driver_too_old(driver_version: str, cuda_version: str) -> str | None:
-    """Return a sentence when a driver does not run programs built for a CUDA version, else None.
-
-    :raises InvalidInput: When one of them is no version.
-    """
-    driver, cuda = _first_number("driver", driver_version), _first_number("CUDA", cuda_version)
-    oldest = _OLDEST_DRIVER.get(cuda, max(_OLDEST_DRIVER.values()) if cuda > max(_OLDEST_DRIVER) else 0)
-    if driver >= oldest:
-        return None
-    return (
-        f"CUDA {cuda_version} needs driver {oldest} or later, found {driver_version}; install a newer driver, "
-        "or a build for an older CUDA version"
-    )
-
-
-def _first_number(what: str, version: str) -> int:
-    match = re.match(r"\d+", version)
-    if match is None:
-        raise InvalidInput(f"{what}: expected a version, found {version!r}")
-    return int(match.group())
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -7,17 +7,16 @@
 from __future__ import annotations
 
 import contextlib
-import glob
-import os
-import re
 import threading
 from collections.abc import Iterator
 
 from ._blocks import check_cancelled
+from ._cuda import Driver, driver_problem
 from ._deadline import within
+from ._environments import torch_cuda
 from ._errors import HubError, StoreError, TransferError
 from ._gpu_facts import describe, gather_facts
-from ._gpu_requirements import driver_too_old, unmet
+from ._gpu_requirements import unmet
 from ._http import ConnectionLost, HttpClient
 from ._lockfile import Model
 from ._plan import Plan
@@ -26,8 +25,6 @@ from ._source import Hub, Source, Unavailable
 
 _ATTEMPTS = 3
 _PATIENCE = 10.0  # seconds for one answer
-
-_TORCH_CUDA = re.compile(r"^cuda\b.*= '([0-9.]+)'", re.MULTILINE)
 
 
 def find_problems(
@@ -58,20 +55,9 @@ def _unfit(models: tuple[Model, ...], venv: str, check_mode: bool) -> Iterator[s
             yield f"{names}: a GPU is required, and {describe(facts)}"
         return
     yield from unmet(demanding, facts)
-    cuda = torch_cuda(venv)
-    too_old = None if cuda is None else driver_too_old(facts["driver_version"], cuda)
+    too_old = driver_problem(torch_cuda(venv), Driver(facts["driver_version"], len(facts["gpus"])))
     if too_old:
-        yield f"torch in {venv}: {too_old}"
-
-
-def torch_cuda(venv: str) -> str | None:
-    """Return the CUDA version that an environment's torch was built for; None without torch, or with a CPU build."""
-    for path in glob.glob(os.path.join(glob.escape(venv), "lib", "python3*", "site-packages", "torch", "version.py")):
-        with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding="utf-8") as stream:
-            match = _TORCH_CUDA.search(stream.read())
-            if match:
-                return match.group(1)
-    return None
+        yield f"{venv}: {too_old}"
 
 
 def _unreachable(plan: Plan, hub: Hub, cancelled: threading.Event) -> Iterator[str]:

@@ -101,7 +101,7 @@ def test_everything_that_is_missing_is_told_at_once(
         "tiny: expected 2 GPUs with at least 24576 MiB of memory and compute capability 10.0, "
         "found NVIDIA H100 80GB HBM3 (81559 MiB, 9.0) (GPU 1: it has fallen off the bus;"
     )
-    assert "CUDA 13.0 needs driver 580 or later, found 535.183.01" in driver
+    assert "expected NVIDIA driver 580 or later, found 535.183.01" in driver
     for problem in result.problems:
         assert problem in result.msg
     assert not host.root.exists()

@@ -14,7 +14,6 @@ from hypothesis import given
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput
 from ansible_collections.gpufleet.models.plugins.module_utils._gpu_requirements import (
     Requirements,
-    driver_too_old,
     parse_requirements,
     unmet,
 )
@@ -133,24 +132,3 @@ def test_what_is_known_of_a_gpu_that_is_missing_is_told() -> None:
     problem = {"reason": "gpu_lost", "gpu": 0, "message": "it has fallen off the bus"}
     (sentence,) = unmet([model_of("m", MINILM, requires={})], {"gpus": [LOST], "problems": [problem]})
     assert sentence == "m: expected 1 GPU, found no GPU that works (GPU 0: it has fallen off the bus)"
-
-
-@pytest.mark.parametrize(
-    ("driver", "cuda", "fits"),
-    [
-        ("580.95.05", "13.0", True),
-        ("580.65.06", "13.2", True),
-        ("579.99", "13.0", False),
-        ("525.60.13", "12.8", True),
-        ("470.256.02", "12.6", False),
-        ("450.80.02", "11.8", True),
-        ("390.157", "10.2", True),
-        ("580.95.05", "14.0", True),
-        ("570.26", "14.0", False),
-    ],
-)
-def test_driver_for_cuda(driver: str, cuda: str, fits: bool) -> None:
-    sentence = driver_too_old(driver, cuda)
-    assert (sentence is None) is fits
-    if sentence is not None:
-        assert f"found {driver};" in sentence
