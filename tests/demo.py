@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.hub import Hub
 from tests.hub.factory import gguf, sharded_safetensors
@@ -63,12 +64,9 @@ def run_playbook(name: str, environment: dict[str, str]) -> int:
 
 
 def print_table(environment: dict[str, str]) -> None:
-    """Ask the store what it serves, and print that."""
-    command = ["ansible", "-i", INVENTORY, "demo", "--one-line", "-m", "gpufleet.models.model_store_info"]
-    environment = {**environment, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
-    command += ["-a", f"root={DEMO / 'store'}"]
-    answer = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True).stdout
-    store = json.loads(answer.partition("=>")[2])
+    """Ask the store what it serves and the driver for GPUs, and print that."""
+    store = ask("model_store_info", f"root={DEMO / 'store'}", environment)
+    gpus = ask("gpu_info", f"venv={DEMO / 'env'}", environment)
     served = next(generation for generation in store["generations"] if generation["current"])
     rows = [("MODEL", "COMMIT", "FILES", "MIB", "VERIFIED", "SERVED AT")]
     rows += [
@@ -86,6 +84,16 @@ def print_table(environment: dict[str, str]) -> None:
     print(f"\nGeneration {store['current']} is being served:\n")
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"\nGPUs of this machine: {gpus['msg']}")
+
+
+def ask(module: str, arguments: str, environment: dict[str, str]) -> dict[str, Any]:
+    """Return what a module answers on the demo's host."""
+    command = ["ansible", "-i", INVENTORY, "demo", "--one-line", "-m", f"gpufleet.models.{module}", "-a", arguments]
+    environment = {**environment, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
+    answer = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True).stdout
+    result: dict[str, Any] = json.loads(answer.partition("=>")[2])
+    return result
 
 
 if __name__ == "__main__":
