@@ -34,6 +34,10 @@ class StoreError(ModelsError):
     """The store on disk cannot be used: no space, no permission, planted links, another writer."""
 
 
+class DriverError(ModelsError):
+    """The GPU driver cannot be what is wanted on this host, or a repository does not offer it; nothing was changed."""
+
+
 class Cancelled(ModelsError):
     """The work was stopped by a signal or by its deadline; what was received is kept for the next run."""
 
