@@ -150,7 +150,7 @@ def plan_present(wanted: Wanted, host: Host, ask: Callable[[list[Repository]], O
     if not ours:  # the driver is what is wanted, and somebody else's: only what the switches add is this role's
         parts = [part for part in parts if not platform.parts[part].matched]
     if settled and not _missing(wanted, host, parts, settled) and _kept(wanted, host):
-        return _nothing(host, settled)
+        return _nothing(host, settled, parts)
     if not settled and hardware.loaded and host.driver is None and host.has_tool("nvidia-uninstall"):
         raise DriverError(
             f"driver {hardware.loaded} was installed by NVIDIA's .run file, which packages cannot replace; run "
@@ -169,7 +169,7 @@ def plan_present(wanted: Wanted, host: Host, ask: Callable[[list[Repository]], O
     load_module = hardware.loaded is None and not hardware.nouveau and host.has_tool("modprobe")
     plan = replace(
         _change(wanted, host, packages, driver, ours),
-        services=tuple(_SERVICES[part] for part in parts if part in _SERVICES),
+        services=_services(parts),
         load_module=load_module,
         reboot_required=hardware.loaded != driver and not load_module,
     )
@@ -266,6 +266,10 @@ def _parts(wanted: Wanted, host: Host, modules: str) -> list[str]:
     return [part for part, needed in asked.items() if needed and part in host.platform.parts]
 
 
+def _services(parts: list[str]) -> tuple[str, ...]:
+    return tuple(_SERVICES[part] for part in parts if part in _SERVICES)
+
+
 def _settled(wanted: Wanted, host: Host) -> str | None:
     """Return the version that is here already and need not change, None where another one has to be installed."""
     for version in (host.nvml.version, host.driver):
@@ -311,7 +315,7 @@ def _kept(wanted: Wanted, host: Host) -> bool:
     )
 
 
-def _nothing(host: Host, driver: str) -> Plan:
+def _nothing(host: Host, driver: str, parts: list[str]) -> Plan:
     """Return the plan for a host that is as it shall be."""
     record = host.record
     state = "works" if host.nvml.version else "is installed"
@@ -319,6 +323,7 @@ def _nothing(host: Host, driver: str) -> Plan:
         f"driver {driver} {state} as wanted" if _is_ours(host) else f"driver {driver} {state} and is left as it is",
         driver=driver,
         packages=record.packages if record else {},
+        services=_services(parts),
         record=record.finish(host.packages) if record and not record.finished else record,
         reboot_required=host.driver is not None and host.hardware.loaded != host.driver,
     )
