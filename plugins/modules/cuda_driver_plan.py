@@ -325,7 +325,6 @@ from ansible_collections.gpufleet.models.plugins.module_utils._errors import (
     DriverError,
     HubError,
     InvalidInput,
-    describe_os_error,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._module import run_module
 from ansible_collections.gpufleet.models.plugins.module_utils._nvml_probe import Nvml, probe
@@ -497,7 +496,8 @@ def plan(module: AnsibleModule) -> dict[str, Any]:
     try:
         return Planner(module).run()
     except OSError as error:
-        raise DriverError(describe_os_error(error, module.params["record"])) from None
+        where = error.filename or module.params["record"]
+        raise DriverError(f"{where}: {error.strerror or error}; nothing was changed") from None
 
 
 def main() -> None:
