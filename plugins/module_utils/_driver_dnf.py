@@ -10,9 +10,9 @@ import bz2
 import gzip
 import lzma
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from typing import Callable
+from xml.etree import ElementTree
 
 from ._driver_offers import Dependency, Offer
 from ._errors import DriverError

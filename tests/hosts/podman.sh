@@ -1,8 +1,13 @@
 #!/bin/sh
-# podman, with the configuration that setup.sh found to be needed on this machine, if any.
+# podman as root, with the configuration that setup.sh found to be needed on this machine, if any.
 set -eu
 conf="$(cd "$(dirname "$0")/../.." && pwd)/.cache/hosts/containers.conf"
 if [ -f "$conf" ]; then
-    export CONTAINERS_CONF="$conf"
+    set -- env "CONTAINERS_CONF=$conf" podman "$@"
+else
+    set -- podman "$@"
 fi
-exec podman "$@"
+if [ "$(id -u)" -ne 0 ]; then
+    set -- sudo -n "$@"
+fi
+exec "$@"

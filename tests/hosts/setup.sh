@@ -5,6 +5,12 @@ cd "$(dirname "$0")/../.."
 cache=.cache/hosts
 mkdir -p "$cache"
 
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+    as_root="sudo -n"
+    $as_root true 2>/dev/null || { echo "The test hosts need root, or sudo without a password." >&2; exit 1; }
+fi
+
 missing=
 for pair in podman:podman runc:runc netavark:netavark aardvark-dns:aardvark-dns iptables:iptables \
     debootstrap:debootstrap ip:iproute2 apt-ftparchive:apt-utils dpkg-deb:dpkg gpg:gnupg gcc:gcc ssh:openssh-client; do
@@ -17,7 +23,7 @@ if [ -n "$missing" ]; then
 fi
 
 for suite in "$@"; do
-    sh tests/hosts/image.sh "$suite"
+    $as_root sh tests/hosts/image.sh "$suite"
 done
 
 # Some machines have no right to raise limits, and control groups that crun does not know; elsewhere nothing is imposed.
