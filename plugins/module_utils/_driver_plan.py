@@ -125,6 +125,7 @@ class Plan:
     files: dict[str, str | None] = field(default_factory=dict)
     initramfs: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    update_index: bool = False
     record: Record | None = None
     record_after: dict[str, Any] | None = None
     reboot_required: bool = False
@@ -382,6 +383,7 @@ def _change(wanted: Wanted, host: Host, packages: dict[str, str], driver: str, o
         "",
         driver=driver,
         packages=packages,
+        update_index=True,
         install=(
             *(_spec(platform, name, packages[name]) for name in changing),
             *(name for name in needed if ours and changing and name not in versions),
@@ -421,7 +423,14 @@ def _with_files(plan: Plan, host: Host, files: Mapping[str, str | None]) -> Plan
     """Return a plan with those of the files that are not so yet, and what follows from them."""
     changed = {path: text for path, text in files.items() if host.read(path) != text}
     tool = host.platform.initramfs
-    return replace(plan, files=changed, initramfs=tool if NOUVEAU in changed and host.has_tool(tool[0]) else ())
+    return replace(
+        plan,
+        files=changed,
+        # Indexes of a repository that was taken out are gone. Otherwise the way back needs none, and no network.
+        update_index=plan.update_index
+        or any(path in host.sources or path.endswith((".sources", ".repo")) for path in changed),
+        initramfs=tool if NOUVEAU in changed and host.has_tool(tool[0]) else (),
+    )
 
 
 def _begin(
@@ -512,6 +521,7 @@ def result_of(plan: Plan) -> dict[str, Any]:
         "hold": list(plan.hold),
         "unhold": list(plan.unhold),
         "automatic": list(plan.automatic),
+        "update_index": plan.update_index,
         "files": [{"path": path, "content": text} for path, text in sorted(plan.files.items())],
         "initramfs": list(plan.initramfs),
         "services": list(plan.services),

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: cuda_driver_plan
 short_description: Tell what has to be done so that a host has the wanted NVIDIA driver
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - gpufleet.models contributors (@gpufleet)
 description:
@@ -211,6 +211,10 @@ automatic:
   returned: success
   type: list
   elements: str
+update_index:
+  description: Whether the package manager has to read repositories' indexes anew.
+  returned: success
+  type: bool
 files:
   description: The files to write.
   returned: success
@@ -369,7 +373,7 @@ class Planner:
         """Return the module's result."""
         record = parse_record(_read(self.record_path), self.record_path)
         nvml = probe()
-        if self.state == "present" and not self.hardware.gpus:
+        if not self.hardware.gpus and (self.state == "present" or (self.state == "absent" and record is None)):
             return self._result(plan_nothing(record), record, None, nvml)
         host = self._host(record, nvml)
         plan = {

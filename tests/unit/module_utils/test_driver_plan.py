@@ -579,6 +579,7 @@ def test_going_back_brings_exactly_what_there_was(how: Callable[[Machine, Plan],
     before = (dict(machine.versions), set(machine.held), dict(machine.files))
     record = machine.record
     plan = change(machine, how)
+    assert plan.update_index == (SOURCES in plan.files)
     machine.carry_out(plan)
     assert (machine.versions, machine.held, machine.files) == before
     assert not plan_previous(Wanted(), machine.host).pending
