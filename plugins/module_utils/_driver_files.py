@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ._driver_platform import Platform
+from ._errors import DriverError
 
 NOUVEAU = "/etc/modprobe.d/gpufleet-cuda-driver.conf"
 PREFERENCES = "/etc/apt/preferences.d/gpufleet-cuda-driver"
@@ -21,6 +22,9 @@ SIGNING = "/etc/dkms/framework.conf.d/gpufleet-cuda-driver.conf"
 
 _HEADER = "Written by the role gpufleet.models.cuda_driver; changes are lost."
 _LOCK_HEADER = "# Locked by the role gpufleet.models.cuda_driver"
+
+# What says where a repository is: a line of apt's old format, or a field of the new one and of dnf's.
+_ENTRY = re.compile(r"^[ \t]*(?:deb(?:-src)?\s|URIs:|baseurl\s*=).*$", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,20 @@ def other_sources(texts: Mapping[str, str], urls: Iterable[str], own: Iterable[s
     """Return the files that describe the same repositories: apt refuses two descriptions with different keys.
 
     :param texts: The content of all files that describe repositories.
+    :raises DriverError: When such a file describes others too, which have to stay.
     """
     addresses = {url.rstrip("/").partition("://")[2] for url in urls}
-    skip = set(own)
-    return sorted(
-        path
-        for path, text in texts.items()
-        if path not in skip and any(re.search(rf"{re.escape(address)}/?(?:\s|$)", text) for address in addresses)
-    )
+    found = []
+    for path in sorted({*texts} - {*own}):
+        entries = _ENTRY.findall(texts[path])
+        same = [
+            entry for entry in entries if any(re.search(rf"{re.escape(one)}/?(?:\s|$)", entry) for one in addresses)
+        ]
+        if same and len(same) < len(entries):
+            raise DriverError(
+                f"{path}: this file describes the same repository ({same[0].strip()}) and others; nothing was changed, "
+                "take that entry out, as the package manager cannot have two of it"
+            )
+        if same:
+            found.append(path)
+    return found

@@ -359,7 +359,7 @@ def _packages(
             names = " or ".join(host.platform.part(part, driver, wanted.cuda_toolkit))
             raise DriverError(f"the repositories do not have {names} for driver {driver}; nothing was changed")
     chosen = with_dependencies(catalogue, roots, driver, host.packages)
-    recorded = host.record.packages if host.record and keep else {}
+    recorded = host.record.packages if host.record and keep and host.record.driver in (None, driver) else {}
     return {name: recorded.get(name, offer.version) for name, offer in chosen.items()}
 
 

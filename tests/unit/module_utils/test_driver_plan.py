@@ -521,6 +521,44 @@ def test_other_descriptions_of_the_repository_go() -> None:
     assert SOURCES not in machine.files
 
 
+OURS = "deb https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64/ /"
+
+
+@pytest.mark.parametrize(
+    ("text", "goes"),
+    [
+        (f"# {OURS}\ndeb http://example.org/debian stable main\n", False),
+        (OURS.replace("x86_64", "x86_64-old") + "\n", False),
+        (f"{OURS}\n# deb http://example.org/ /\n", True),
+        (f"Types: deb\nURIs: {OURS[4:-2]}\nSuites: /\n", True),
+        (f"{OURS}\ndeb http://example.org/debian stable main\n", None),
+    ],
+)
+def test_which_descriptions_go(text: str, goes: bool | None) -> None:
+    machine = Machine()
+    path = "/etc/apt/sources.list.d/some.list"
+    machine.files[path] = text
+    if goes is None:
+        with pytest.raises(DriverError, match=r"some\.list: this file describes the same repository"):
+            machine.plan()
+    else:
+        assert (path in machine.plan().files) == goes
+
+
+def test_somebody_else_has_upgraded_our_driver() -> None:
+    machine = Machine()
+    machine.install(version="580.82.07")
+    for name, version in machine.plan(version="580.95.05").packages.items():
+        machine.versions[name] = version
+    machine.boot()
+    plan = machine.plan()
+    assert not plan.install
+    assert plan.driver == "580.95.05"
+    assert "580.95.05-1" in (plan.files[PREFERENCES] or "")
+    machine.install()
+    assert not machine.plan().pending
+
+
 def test_another_repository() -> None:
     machine = Machine()
     machine.install()
