@@ -38,11 +38,8 @@ def choose_driver(
     :raises DriverError: When there is none.
     """
     required = [name for name in parts if platform.parts[name].matched and not platform.parts[name].optional]
-    offered = [
-        offer
-        for offer in sorted(catalogue, key=version_key, reverse=True)
-        if offer.upstream and offer.name in platform.part("driver", offer.upstream)
-    ]
+    drivers = (offer for offer in catalogue if offer.upstream and offer.name in platform.part("driver", offer.upstream))
+    offered = sorted(drivers, key=version_key, reverse=True)
     for offer in offered:
         driver = offer.upstream
         if matches(driver, wanted) and all(find_part(catalogue, platform, part, driver) for part in required):
