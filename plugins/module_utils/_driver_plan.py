@@ -10,6 +10,7 @@ one form of a plan, and so one way of carrying it out.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
@@ -37,6 +38,9 @@ from ._errors import DriverError
 from ._nvml_probe import Nvml
 
 DEFAULT_BRANCH = "580"
+
+# What comes and goes without the driver.
+_SWITCHES = ("container_toolkit", "dcgm", "cuda_toolkit")
 
 _SERVICES = {
     "persistenced": "nvidia-persistenced",
@@ -150,7 +154,11 @@ def plan_present(wanted: Wanted, host: Host, ask: Callable[[list[Repository]], O
     ours = not settled or _is_ours(host)
     if not ours:  # the driver is what is wanted, and somebody else's: only what the switches add is this role's
         parts = [part for part in parts if not platform.parts[part].matched]
-    if settled and not _missing(wanted, host, parts, settled) and _kept(wanted, host):
+    if (
+        settled
+        and not (_missing(wanted, host, parts, settled) or _surplus(host, parts, settled))
+        and _kept(wanted, host)
+    ):
         return _nothing(host, settled, parts)
     if not settled and hardware.loaded and host.driver is None and host.has_tool("nvidia-uninstall"):
         raise DriverError(
@@ -297,6 +305,18 @@ def _missing(wanted: Wanted, host: Host, parts: list[str], driver: str) -> list[
     return missing
 
 
+def _surplus(host: Host, parts: list[str], driver: str) -> list[str]:
+    """Return what a switch brought that is off now."""
+    recorded = list(host.record.packages) if host.record else []
+    off = [part for part in _SWITCHES if part not in parts]
+    return [
+        name
+        for part in off
+        for pattern in host.platform.part(part, driver, "*")
+        for name in fnmatch.filter(recorded, pattern)
+    ]
+
+
 def _kept(wanted: Wanted, host: Host) -> bool:
     """Whether files, versions and holds are as the role left them, and as they are wanted now."""
     record, platform = host.record, host.platform
@@ -335,11 +355,12 @@ def _repositories(wanted: Wanted, platform: Platform) -> list[Repository]:
     key = f"{url.rstrip('/')}/{platform.key}"
     repositories = [Repository("cuda", url, key, wanted.fingerprint or platform.fingerprint)]
     if wanted.container_toolkit:
-        url = wanted.toolkit_repository or platform.toolkit_repository
+        other = wanted.toolkit_repository or platform.toolkit_repository
         # NVIDIA keeps this key above the repositories of all distributions.
-        key = f"{url.partition('/stable/')[0].rstrip('/')}/gpgkey"
+        key = f"{other.partition('/stable/')[0].rstrip('/')}/gpgkey"
         fingerprint = wanted.toolkit_fingerprint or TOOLKIT_FINGERPRINT
-        repositories.append(Repository("container-toolkit", url, key, fingerprint))
+        if other.rstrip("/") != url.rstrip("/"):  # one mirror may have all
+            repositories.append(Repository("container-toolkit", other, key, fingerprint))
     return repositories
 
 

@@ -1,7 +1,8 @@
 """Build signed apt repositories with packages under NVIDIA's names, as `python -m tests.hosts.repository DIRECTORY`.
 
 The packages have the names, the exact dependencies and the layout of the real ones, and next to nothing in them. Below
-the directory there is ``cuda``, which is as it should be, and ``forged``, which another key has signed.
+the directory there are ``cuda`` and ``toolkit``, which are as they should be, and ``forged``, which another key has
+signed.
 """
 
 from __future__ import annotations
@@ -104,8 +105,6 @@ def other_packages() -> list[Package]:
     dcgm = {"/usr/lib/systemd/system/nvidia-dcgm.service": SERVICE.format(name="nvidia-dcgm").encode()}
     return [
         Package("datacenter-gpu-manager-4-cuda13", "1:4.4.1-1", source="datacenter-gpu-manager-4", files=dcgm),
-        Package("nvidia-container-toolkit", "1.17.8-1", source="nvidia-container-toolkit"),
-        Package("nvidia-container-toolkit", "1.18.0~rc.1-1", source="nvidia-container-toolkit"),
         Package(f"linux-headers-{platform.release()}", "1", source="linux"),
         Package("bystander", "1", source="bystander"),
         Package("bystander", "2", source="bystander"),
@@ -169,7 +168,7 @@ def run(*command: str, **options: object) -> str:
 
 
 def main() -> None:
-    """Build both repositories."""
+    """Build all repositories."""
     work = Path(sys.argv[1]).resolve()
     shutil.rmtree(work, ignore_errors=True)
     cuda = work / "cuda"
@@ -199,6 +198,13 @@ def main() -> None:
     for name in (KEY, OTHER_KEY):
         shutil.copy(cuda / name, work / "forged" / name)
     (work / "fingerprint").write_text(fingerprint, encoding="utf-8")
+    # The container toolkit has a repository and a key of its own, and the key is above the repository.
+    toolkit = work / "toolkit/stable/deb/amd64"
+    toolkit.mkdir(parents=True)
+    build(Package("nvidia-container-toolkit", "1.17.8-1", source="nvidia-container-toolkit"), toolkit)
+    fingerprint = sign(toolkit, work / "gnupg-toolkit", "NVIDIA's container toolkit, for tests")
+    shutil.move(toolkit / KEY, work / "toolkit/gpgkey")
+    (work / "toolkit/fingerprint").write_text(fingerprint, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -311,6 +311,19 @@ def test_switches(wishes: dict[str, Any], more: set[str]) -> None:
     if "container_toolkit" in wishes:
         assert machine.versions["nvidia-container-toolkit"] == "1.18.0~rc.1-1"
         assert "libnvidia-container/stable/deb/amd64" in machine.files[SOURCES.replace("cuda", "container-toolkit")]
+    off = machine.install()
+    assert {*off.remove} == more
+    assert not off.install
+    assert not [path for path in machine.files if "container-toolkit" in path]
+    assert not machine.plan().pending
+
+
+def test_one_mirror_for_all() -> None:
+    machine = Machine()
+    url = "https://mirror.example.org/all"
+    machine.install(repository=url, toolkit_repository=f"{url}/", container_toolkit=True)
+    assert machine.versions["nvidia-container-toolkit"]
+    assert not [path for path in machine.files if "container-toolkit" in path]
 
 
 def test_a_driver_that_is_wanted_is_not_asked_for() -> None:
