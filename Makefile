@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.complete
 COLLECTION := .collections/ansible_collections/gpufleet/models
 
-.PHONY: help setup demo lint sanity docs compiler unit hub integration test test-matrix bench build clean
+.PHONY: help setup demo lint sanity docs compiler unit hub integration hosts test test-matrix bench build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -60,7 +60,11 @@ hub: setup ## tests of the local Hub against the official client
 integration: setup compiler ## tests of modules, role and playbooks through ansible-playbook
 	pytest tests/integration
 
-test: lint sanity docs unit hub integration ## everything that must pass before a commit
+# Containers get addresses of their own, which needs root, or sudo without a password.
+hosts: setup ## tests of the roles on real hosts: containers with systemd, over SSH
+	molecule test --scenario-name hosts
+
+test: lint sanity docs unit hub integration hosts ## everything that must pass before a commit
 
 test-matrix: setup compiler ## unit and integration tests on every supported ansible-core and Python found here
 	python tests/tools/matrix.py
@@ -73,4 +77,5 @@ build: setup ## the archive that ansible-galaxy installs, into .cache/dist
 	ansible-galaxy collection build --force --output-path .cache/dist
 
 clean: ## remove everything that is made here, the demo's store too
+	if command -v podman >/dev/null; then sh tests/hosts/clean.sh; fi
 	rm -rf .venv .collections .cache .demo .ansible

@@ -38,6 +38,10 @@ class PythonError(ModelsError):
     """A Python environment could not be locked or made, or it does not work."""
 
 
+class DriverError(ModelsError):
+    """The GPU driver cannot be what is wanted on this host, or a repository does not offer it; nothing was changed."""
+
+
 class Cancelled(ModelsError):
     """The work was stopped by a signal or by its deadline; what was received is kept for the next run."""
 
