@@ -151,7 +151,7 @@ def test_space(size: int, kept: Kept | None, free: int, filesystem: int, fits: b
     if fits:
         plan.require_space("/opt/models")
     else:
-        with pytest.raises(StoreError, match=r"^/opt/models: the disk is too small: .* prune the store$"):
+        with pytest.raises(StoreError, match=r"^/opt/models: the disk is too small: .* prune the store, with partial_max_age 0"):
             plan.require_space("/opt/models")
 
 
@@ -159,7 +159,8 @@ def test_sentence_about_space() -> None:
     plan = make_plan(big(10 * GIB), True, replace(EMPTY, free_bytes=3 * GIB // 2))
     assert plan.no_space == (
         "the disk is too small: 10,240.0 MiB are still to be written and 1,024.0 MiB stay in reserve, "
-        "1,536.0 MiB are free; free some space, or prune the store"
+        "1,536.0 MiB are free; free some space, or prune the store, "
+        "with partial_max_age 0 also of what interrupted transfers left"
     )
 
 

@@ -35,6 +35,7 @@ def full(store: Store) -> Store:
         for content, age in ((b"7" * 40_000, 10 * DAY), (b"8" * 40_000, 1 * DAY)):
             partial = Partial(partials, sha256_of(content), len(content))
             partial.write(0, memoryview(content))
+            partial.record(0, sha256_of(content))
             os.fsync(partial.descriptor)
             partial.close()
             for name in (sha256_of(content), journal_name(sha256_of(content))):

@@ -52,6 +52,7 @@ def test_store_with_everything(run: Run, root: Path, store: Store) -> None:
     with store.partials(create=True) as partials:
         partial = Partial(partials, sha256_of(content), len(content))
         partial.write(0, memoryview(content[:5_000]))
+        partial.record(0, sha256_of(content))
         os.fsync(partial.descriptor)
         partial.close()
     before = listing(root)

@@ -71,7 +71,9 @@ def full(store: Store) -> Store:
     serve(store, SMALL)
     stage(store, {"minilm": MINILM})
     with store.partials(create=True) as partials:
-        Partial(partials, PARTIAL, 7).close()
+        partial = Partial(partials, PARTIAL, 7)
+        partial.record(0, PARTIAL)
+        partial.close()
     with store.writer("test", 0, NEVER):
         pass
     return store
