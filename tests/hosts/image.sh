@@ -13,7 +13,7 @@ if [ ! -f "$archive" ]; then
     trap 'rm -rf "$work"' EXIT
     include=python3,python3-apt,systemd-sysv,dbus,openssh-server,sudo,ca-certificates,iproute2,procps,unattended-upgrades
     # A mirror of one's own can be named.
-    debootstrap --variant=minbase --include="$include" "$suite" "$work/root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" \
+    debootstrap --variant=minbase --include="$include" "$suite" "$work/root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} \
         >"$cache/$suite.log" 2>&1 || { tail -n 20 "$cache/$suite.log" >&2; exit 1; }
     root=$work/root
     # Nobody is there to ask for a password, and nothing may install anything behind a test's back.

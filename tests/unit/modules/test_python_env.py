@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
         ({"timeout": 0}, "timeout: expected more than 0 seconds, found 0"),
         ({"imports": ["os; import sys"]}, "imports: expected names of modules"),
         ({"imports": [""]}, "imports: expected names of modules"),
-        ({"index_url": "pypi.org/simple"}, "index_url: expected http, https or file URLs"),
+        ({"index_url": "index.example/simple"}, "index_url: expected http, https or file URLs"),
         ({"extra_index_urls": ["https://a b/"]}, "extra_index_urls: expected http, https or file URLs"),
         ({"find_links": ["wheels"]}, "find_links: expected absolute paths"),
         ({"find_links": ["https://u:p@host/"]}, "find_links: expected absolute paths, or URLs without a password"),
