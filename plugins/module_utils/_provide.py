@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Callable
 
@@ -85,12 +86,8 @@ def provide(
                     partial = Partial(partials, need.file.sha256, need.file.size)
                     opened.callback(partial.close)
                     downloads[_download(need, hub, partial)] = need
-
-                def finish(download: Download, needs: dict[Download, Need] = downloads) -> None:
-                    _finish(store, needs[download], download)
-
-                transfer = Transfer(list(downloads), limits, finish, report, cancelled, started, past)
-                past = transfer.run()
+                finish = functools.partial(_finish, store, downloads)
+                past = Transfer(list(downloads), limits, finish, report, cancelled, started, past).run()
     return past.received
 
 
@@ -103,7 +100,8 @@ def _download(need: Need, hub: Hub, partial: Partial) -> Download:
     return Download(need.label, need.file.sha256, source, partial, record.digests, blocks)
 
 
-def _finish(store: Store, need: Need, download: Download) -> None:
+def _finish(store: Store, needs: Mapping[Download, Need], download: Download) -> None:
+    need = needs[download]
     if need.patch is not None:
         _write_blocks(store, *need.patch, download.partial)
         download.partial.remove()
