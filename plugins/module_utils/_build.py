@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 
 from ._cuda import Driver
 from ._environments import Environments, Manifest, installed_packages, served, torch_cuda
-from ._errors import PythonError
+from ._errors import PythonError, StoreError
 from ._imports import try_environment
 from ._requirements import Pin
 from ._uv import Uv, oldest_python
@@ -92,7 +93,10 @@ def carry_out_plan(plan: EnvironmentPlan, environments: Environments, uv: Uv, dr
         try_environment(environments.path(name), plan.wanted.imports, _torch(environments, name), driver, uv.limit)
     environments.activate(name)
     for surplus in environments.surplus(keep):
-        environments.remove(surplus)
+        # What was served until now stays, so that there is a way back whatever else fails.
+        if surplus != plan.previous:
+            with contextlib.suppress(OSError, StoreError):  # it is out of the way, and the next run removes it
+                environments.remove(surplus)
     return name
 
 

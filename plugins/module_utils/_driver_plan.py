@@ -339,13 +339,17 @@ def _kept(wanted: Wanted, host: Host) -> bool:
 def _nothing(host: Host, driver: str, parts: list[str]) -> Plan:
     """Return the plan for a host that is as it shall be."""
     record = host.record
+    if record and not record.finished:
+        record = record.finish(host.packages)
+    if record and host.nvml.version == host.driver:
+        record = replace(record, proven=True)
     state = "works" if host.nvml.version else "is installed"
     return Plan(
         f"driver {driver} {state} as wanted" if _is_ours(host) else f"driver {driver} {state} and is left as it is",
         driver=driver,
         packages=record.packages if record else {},
         services=_services(parts),
-        record=record.finish(host.packages) if record and not record.finished else record,
+        record=record,
         reboot_required=host.driver is not None and host.hardware.loaded != host.driver,
     )
 

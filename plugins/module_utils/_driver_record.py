@@ -38,7 +38,7 @@ class Record:
     ``driver`` is None where the driver is somebody else's, and the role only added to it. ``packages`` and ``files``
     are what it wants there. ``owned`` are the packages that came with it, and ``original`` is what files were before
     the role's first change. ``touched`` are the packages that the last change changed, None when it did not come to
-    its end.
+    its end. ``proven`` says that the driver has answered since: then a later failure is no reason to go back.
     """
 
     driver: str | None
@@ -48,6 +48,7 @@ class Record:
     original: dict[str, str | None] = field(default_factory=dict)
     before: Before | None = None
     touched: list[str] | None = None
+    proven: bool = False
 
     @property
     def finished(self) -> bool:

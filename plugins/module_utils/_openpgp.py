@@ -17,6 +17,13 @@ _PUBLIC_KEY = 6
 _VERSION_4 = 4
 
 
+# Headers, an empty line, the packets in base64, and a checksum that starts with an equals sign.
+_ARMOR = re.compile(
+    r"\s*-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(?:[A-Za-z]+: [^\r\n]*\r?\n)*[ \t]*\r?\n"
+    r"(?P<packets>(?:[A-Za-z0-9+/]+={0,2}\r?\n)+)(?:=[A-Za-z0-9+/]{4}\r?\n)?-----END PGP PUBLIC KEY BLOCK-----\s*"
+)
+
+
 def require_fingerprint(armored: str, fingerprint: str, where: str) -> None:
     """Require that a key file holds the key with this fingerprint and no other one.
 
@@ -34,19 +41,15 @@ def require_fingerprint(armored: str, fingerprint: str, where: str) -> None:
 
 def fingerprints(armored: str, where: str) -> list[str]:
     """Return the fingerprints of all primary keys in an armored file."""
-    found = []
-    blocks = re.findall(
-        r"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", armored, re.DOTALL
-    )
-    for block in blocks:
-        # Headers, an empty line, the packets, and a checksum that starts with an equals sign.
-        body = re.split(r"\r?\n[ \t]*\r?\n", "\n" + block, maxsplit=1)[-1]
-        try:
-            packets = base64.b64decode(re.sub(r"^=.*$", "", body, flags=re.MULTILINE))
-            found += [_fingerprint(content) for tag, content in _packets(packets) if tag == _PUBLIC_KEY]
-        except (binascii.Error, IndexError, ValueError):
-            raise DriverError(f"{where}: expected an armored OpenPGP key, found something damaged") from None
-    return found
+    # Exactly one block and nothing else, or another reader of the file could find other keys in it than this one.
+    match = _ARMOR.fullmatch(armored)
+    if match is None:
+        raise DriverError(f"{where}: expected one armored OpenPGP key and nothing else, found something different")
+    try:
+        packets = base64.b64decode("".join(match["packets"].split()), validate=True)
+        return [_fingerprint(content) for tag, content in _packets(packets) if tag == _PUBLIC_KEY]
+    except (binascii.Error, IndexError, ValueError):
+        raise DriverError(f"{where}: expected an armored OpenPGP key, found something damaged") from None
 
 
 def _fingerprint(content: bytes) -> str:

@@ -198,7 +198,12 @@ from ansible_collections.gpufleet.models.plugins.module_utils._environments impo
     Environments,
     served,
 )
-from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput, ModelsError, PythonError
+from ansible_collections.gpufleet.models.plugins.module_utils._errors import (
+    InvalidInput,
+    ModelsError,
+    PythonError,
+    StoreError,
+)
 from ansible_collections.gpufleet.models.plugins.module_utils._imports import try_environment
 from ansible_collections.gpufleet.models.plugins.module_utils._module import run_module
 from ansible_collections.gpufleet.models.plugins.module_utils._process import Limit
@@ -268,7 +273,8 @@ class EnvironmentManager:
                 uv = self._uv(executable, environments, descriptor)
                 name = carry_out_plan(plan, environments, uv, self.driver, self.params["keep"])
             if plan.changed and self.params["clean_cache"]:
-                environments.root.remove(CACHE)
+                with contextlib.suppress(OSError, StoreError):
+                    environments.root.remove(CACHE)
             return self._result_of(plan, environments, name)
 
     def _wanted(self) -> Wanted:
@@ -333,7 +339,8 @@ class EnvironmentManager:
             problem, manifest = environments.problem(name), environments.manifest(name)
             if problem is not None or manifest is None:
                 raise PythonError(f"environment {name} cannot be served: {problem}; build it again from its lock")
-            try_environment(environments.path(name), self.imports, manifest.torch_cuda, self.driver, self.limit)
+            if not self.check_mode:
+                try_environment(environments.path(name), self.imports, manifest.torch_cuda, self.driver, self.limit)
             before = environments.manifest(current) if current else None
             changed = name != current
             if changed and not self.check_mode:

@@ -166,10 +166,10 @@ class PythonLockManager:
     def run(self) -> dict[str, Any]:
         """Resolve the requirements, replace the lock file where it differs, and return the module's result."""
         before = self._read()
+        pins = parse_requirements(before) if before else ()
         after = self._resolve(before)
         if after != before and not self.module.check_mode:
             self._write(after)
-        pins = parse_requirements(before) if before else ()
         return {
             "changed": after != before,
             "dest": self.dest,

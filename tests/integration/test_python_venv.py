@@ -166,11 +166,20 @@ def test_a_failure_after_the_switch_goes_back(upgraded: Fleet) -> None:
     assert upgraded.name() == first
 
 
-def test_a_failure_after_the_first_switch_leaves_nothing(fleet: Fleet) -> None:
+def test_a_failure_takes_back_only_what_this_run_did(upgraded: Fleet) -> None:
+    first = upgraded.name()
+    upgraded.variables["python_venv_groups"] = ["monitoring", "monitorring"]
+    assert "monitorring not found" in upgraded.fails("main")
+    upgraded.variables["python_venv_groups"] = ["monitoring", "api"]
+    assert "lacks" in upgraded.fails("main")
+    assert upgraded.name() == first
+
+
+def test_a_failure_after_the_first_switch_serves_nothing(fleet: Fleet) -> None:
     fleet.ok("lock")
     fleet.variables["python_venv_env_file"] = str(fleet.home / "no-such-directory" / ".env")
     fleet.fails("main")
-    assert list(fleet.root.iterdir()) == []
+    assert not fleet.link.is_symlink()
 
 
 def test_env_file(fleet: Fleet) -> None:

@@ -176,6 +176,11 @@ KEY = b"\x04" + bytes(range(200))
 NAME = hashlib.sha1(b"\x99\x00\xc9" + KEY).hexdigest().upper()
 
 
+# Base64 that ends, and goes on: one decoder stops there, another one does not.
+_OTHER = base64.encodebytes(b"\x99\x00\x06\x04other").decode()
+SMUGGLED = armored(b"\x04padded").replace("==\n=abcd\n", f"==\n{_OTHER}=abcd\n")
+
+
 def test_fingerprint() -> None:
     assert fingerprints(armored(KEY), "key") == [NAME]
     new_format = armored(KEY).replace("Version: 1\n", "")
@@ -189,8 +194,12 @@ def test_fingerprint() -> None:
     [
         (armored(b"\x04other"), "found [0-9A-F]{40}; nothing was changed"),
         (armored(KEY, b"\x04another one"), "found [0-9A-F]{40} and [0-9A-F]{40}"),
-        (armored(), "found none"),
-        ("<html>", "found none"),
+        (armored(), "one armored OpenPGP key and nothing else"),
+        ("<html>", "one armored OpenPGP key and nothing else"),
+        # What apt would read here is another key than the one in the second block, or one more.
+        (armored(b"\x04other").replace("BLOCK-----\n", "BLOCK----- \n", 1) + armored(KEY), "and nothing else"),
+        (armored(KEY) + armored(b"\x04other"), "and nothing else"),
+        (SMUGGLED, "damaged"),
         (armored(KEY).replace("mAQ", "", 1)[:200] + "\n-----END PGP PUBLIC KEY BLOCK-----", "damaged"),
         (armored(b"\x03old"), "damaged"),
     ],
