@@ -184,14 +184,15 @@ def test_second_writer_fails_and_names_the_first(
         start = time.monotonic()
         for module, arguments in (
             ("model_generation", {"models": [tiny, big]}),
-            ("model_generation", {"generation": "1"}),
+            ("model_generation", {"generation": "9", "state": "absent"}),
             ("model_verify", {"repair": True}),
             ("model_prune", {}),
         ):
             result = serving.run(module, lock_timeout=1, **arguments)
             assert_sentence(result, str(serving.root), "model_generation", str(first.popen.pid), "1 s", "lock_timeout")
         assert 4 <= time.monotonic() - start < 12
-        # Who only reads waits for nobody.
+        # Who only reads waits for nobody, nor does who wants what is served already.
+        serving.ok(serving.run("model_generation", generation="1", lock_timeout=1))
         serving.ok(serving.run("model_store_info"))
         serving.ok(serving.verify(lock_timeout=0))
     serving.ok(first.finish())
