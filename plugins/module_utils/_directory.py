@@ -21,6 +21,21 @@ from ._errors import StoreError
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+def make_directory(path: str, option: str) -> None:
+    """Make a directory that everybody can read, and those above it, where they are missing (mode 0755).
+
+    :param option: With what it was chosen, for the message.
+    :raises StoreError: When the path, or a part of it, is no directory.
+    """
+    umask = os.umask(0o022)
+    try:
+        os.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise StoreError(f"{path} is not a directory; choose another {option}") from None
+    finally:
+        os.umask(umask)
+
+
 class Directory:
     """An open directory. Use it as a context manager, or call :meth:`close`.
 

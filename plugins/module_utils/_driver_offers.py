@@ -96,11 +96,9 @@ def compare_versions(one: str, other: str) -> int:
 
 
 @functools.cmp_to_key
-def _by_version(one: Offer, other: Offer) -> int:
+def version_key(one: Offer, other: Offer) -> int:
+    """Order offers by their versions."""
     return compare_versions(one.version, other.version)
-
-
-version_key = _by_version
 
 
 def satisfies(version: str, dependency: Dependency) -> bool:

@@ -19,7 +19,7 @@ import stat
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ._directory import Directory
+from ._directory import Directory, make_directory
 from ._errors import InvalidInput, PythonError, StoreError
 from ._writer import LOCK
 
@@ -109,13 +109,7 @@ class Environments:
         :raises StoreError: When the path is taken by something else.
         """
         path = cls.directory_of(link)
-        umask = os.umask(0o022)
-        try:
-            os.makedirs(path, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise StoreError(f"{path} is not a directory; choose another path") from None
-        finally:
-            os.umask(umask)
+        make_directory(path, "path")
         environments = cls.open(link)
         if environments is None:
             raise StoreError(f"{path} was removed meanwhile; run this again")

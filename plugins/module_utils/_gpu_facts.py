@@ -16,11 +16,11 @@ from dataclasses import asdict
 from types import ModuleType
 from typing import Any, Callable
 
+from ._cuda import loaded_driver
 from ._errors import InvalidInput
 from ._nvml import Device, Problem, load_binding, problem_of
 
 _MIB = 1 << 20
-_KERNEL_MODULE = "/sys/module/nvidia/version"
 
 _THROTTLE_REASONS = {
     0x1: "gpu_idle",
@@ -46,12 +46,13 @@ def gather_facts(venv: str | None = None, expected_gpus: int | None = None) -> d
     :param venv: The virtual environment that has nvidia-ml-py; None for the one that this Python belongs to.
     :param expected_gpus: How many GPUs there should be.
     """
+    loaded = loaded_driver()
     facts: dict[str, Any] = {
         "available": False,
         "driver_version": None,
         "cuda_driver_version": None,
         "nvml_version": None,
-        "kernel_module_version": _kernel_module_version(),
+        "kernel_module_version": loaded and loaded.version,
         "gpus": [],
     }
     problems: list[Problem] = []
@@ -89,14 +90,6 @@ def describe(facts: Mapping[str, Any]) -> str:
         )
     names = sorted({gpu["name"] or "unnamed" for gpu in facts["gpus"]})
     return f"driver {facts['driver_version']}, {len(facts['gpus'])} GPUs: {', '.join(names) or 'none'}"
-
-
-def _kernel_module_version() -> str | None:
-    try:
-        with open(_KERNEL_MODULE, encoding="ascii") as stream:
-            return stream.read().strip()
-    except OSError:
-        return None
 
 
 def _ask_library(nvml: ModuleType) -> dict[str, Any]:

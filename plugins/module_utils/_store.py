@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 
 from ._blocks import BlockRecord
-from ._directory import Directory
+from ._directory import Directory, make_directory
 from ._errors import StoreError
 from ._partial import Partial
 from ._writer import only_writer
@@ -54,13 +54,7 @@ class Store:
         :raises StoreError: When the path, or a part of it, is no directory.
         """
         missing = not os.path.isdir(path)
-        umask = os.umask(0o022)  # others must be able to read the models
-        try:
-            os.makedirs(path, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise StoreError(f"{path} is not a directory; choose another root") from None
-        finally:
-            os.umask(umask)
+        make_directory(path, "root")
         root = Directory.open_root(path, owner)
         if missing:
             root.adopt(root.descriptor)
