@@ -25,7 +25,7 @@ if [ ! -f "$archive" ]; then
     rm -rf "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/* "$root"/var/lib/apt/lists/* \
         "$root"/var/cache/apt/archives/*.deb "$root"/etc/ssh/ssh_host_*
     : >"$root/etc/machine-id"
-    mkdir -p "$root/root/.ssh" "$root/etc/systemd/system/multi-user.target.wants"
+    mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
     cp tests/hosts/units/* "$root/etc/systemd/system/"
     for unit in gpu-boot.service ssh-host-keys.service; do
         ln -sf "/etc/systemd/system/$unit" "$root/etc/systemd/system/multi-user.target.wants/$unit"
