@@ -90,7 +90,8 @@ def carry_out_plan(plan: EnvironmentPlan, environments: Environments, uv: Uv, dr
             raise
     else:
         name = plan.use
-        try_environment(environments.path(name), plan.wanted.imports, _torch(environments, name), driver, uv.limit)
+        cuda = _torch(environments, name)
+        try_environment(environments.path(name), plan.wanted.imports, cuda, driver, uv.limit, uv.inherit)
     environments.activate(name)
     for surplus in environments.surplus(keep):
         # What was served until now stays, so that there is a way back whatever else fails.
@@ -116,7 +117,7 @@ def _build(wanted: Wanted, environments: Environments, uv: Uv, driver: Driver | 
         )
     uv.install(directory, wanted.requirements)
     cuda = torch_cuda(directory)
-    try_environment(directory, wanted.imports, cuda, driver, uv.limit)
+    try_environment(directory, wanted.imports, cuda, driver, uv.limit, uv.inherit)
     manifest = Manifest(
         wanted.digest,
         tuple(map(str, wanted.pins)),

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ._cuda import Driver, driver_problem
@@ -44,12 +44,18 @@ tell(done=True)
 
 
 def try_environment(
-    directory: str, imports: Sequence[str], torch_cuda: str | None, driver: Driver | None, limit: Limit
+    directory: str,
+    imports: Sequence[str],
+    torch_cuda: str | None,
+    driver: Driver | None,
+    limit: Limit,
+    inherit: Iterable[int] = (),
 ) -> None:
     """Import modules with an environment's Python, and require that a torch for CUDA agrees with the driver.
 
     :param imports: Names of modules.
     :param torch_cuda: The CUDA version that the environment's torch was built for, or None.
+    :param inherit: Descriptors that the environment's Python gets, as importing writes to the environment.
     :raises PythonError: When something does not work.
     """
     _refuse(driver_problem(torch_cuda, driver))
@@ -60,7 +66,7 @@ def try_environment(
     hidden = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
     environ = {name: value for name, value in os.environ.items() if name not in hidden}
     python = os.path.join(directory, "bin", "python")
-    ended = run_program([python, "-I", "-c", _SCRIPT, *names], environ, directory, limit)
+    ended = run_program([python, "-I", "-c", _SCRIPT, *names], environ, directory, limit, inherit=inherit)
     events = _events(ended.output)
     last = events[-1] if events else {}
     if "failed" in last:

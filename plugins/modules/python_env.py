@@ -330,7 +330,7 @@ class EnvironmentManager:
     def _serve(self) -> dict[str, Any]:
         """Serve an existing environment, if it looks whole."""
         wanted: str = self.params["environment"]
-        with self._existing() as environments, self._writer(environments):
+        with self._existing() as environments, self._writer(environments) as descriptor:
             current = environments.current()
             name = environments.previous() if wanted == "previous" else wanted
             if name not in environments.names():
@@ -340,7 +340,8 @@ class EnvironmentManager:
             if problem is not None or manifest is None:
                 raise PythonError(f"environment {name} cannot be served: {problem}; build it again from its lock")
             if not self.check_mode:
-                try_environment(environments.path(name), self.imports, manifest.torch_cuda, self.driver, self.limit)
+                directory, cuda = environments.path(name), manifest.torch_cuda
+                try_environment(directory, self.imports, cuda, self.driver, self.limit, (descriptor,))
             before = environments.manifest(current) if current else None
             changed = name != current
             if changed and not self.check_mode:

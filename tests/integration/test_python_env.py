@@ -373,6 +373,19 @@ def test_what_a_killed_one_left_running_is_waited_for(serving: PythonHost) -> No
     assert serving.leftovers() == []
 
 
+def test_imports_that_a_killed_one_left_running_are_waited_for(serving: PythonHost, tmp_path: Path) -> None:
+    """Importing writes bytecode, and would bring back what was removed meanwhile."""
+    begun = tmp_path / "begun"
+    slow = Wheel("slow", "1.0", {"slow.py": f"import time\nopen({str(begun)!r}, 'w').close()\ntime.sleep(2)\n"})
+    serving.index.wheels.append(slow)
+    process = serving.start(slow, imports=["slow"])
+    wait_until(begun.exists, "the import has begun")
+    process.kill()
+    assert_sentence(serving.run(APPLE, LARGE, lock_timeout=0.1), "in use by python_env")
+    serving.ok(APPLE, LARGE)
+    assert serving.leftovers() == []
+
+
 def test_stopped_by_a_signal(serving: PythonHost) -> None:
     with serving.index.fault(LARGE, "silent"):
         process = serving.start(APPLE, LARGE)
