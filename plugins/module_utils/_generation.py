@@ -11,8 +11,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ._directory import Directory
 from ._errors import InvalidInput, StoreError
@@ -246,14 +247,24 @@ class Generations:
         elif not manifest.served:  # staged before the current one, and passed over then
             follows = next((earlier for earlier in self.history() if earlier < number), None)
         if not manifest.served or manifest.previous != follows:
-            with self.directory() as directory, directory.subdirectory(str(number)) as tree:
-                tree.write(MANIFEST, replace(manifest, served=True, previous=follows).dump())
+            self._write(replace(manifest, served=True, previous=follows))
         temporary = f".{CURRENT}.new"
         self._root.remove(temporary)
         os.symlink(f"{_GENERATIONS}/{number}", temporary, dir_fd=self._root.descriptor)
         if self._root.owner is not None:
             os.chown(temporary, *self._root.owner, dir_fd=self._root.descriptor, follow_symlinks=False)
         self._root.rename(temporary, CURRENT)
+
+    def record_smoke(self, number: int, smoke: Mapping[str, Any]) -> None:
+        """Keep what came of a generation's smoke test in its manifest.
+
+        :raises InvalidInput: When there is no such generation, or its manifest is damaged.
+        """
+        self._write(replace(self.manifest(number), smoke=smoke))
+
+    def _write(self, manifest: Manifest) -> None:
+        with self.directory() as directory, directory.subdirectory(str(manifest.generation)) as tree:
+            tree.write(MANIFEST, manifest.dump())
 
     def remove(self, number: int) -> None:
         """Remove a generation that is not served. It disappears as a whole before its files do.

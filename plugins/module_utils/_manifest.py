@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,14 @@ class Manifest:
     """What a generation holds.
 
     ``served`` says whether it ever was the one that ``current`` points to, and ``previous`` which one it then followed.
+    ``smoke`` is what came of its last smoke test, or None.
     """
 
     generation: int
     models: tuple[Model, ...]
     served: bool = False
     previous: int | None = None
+    smoke: Mapping[str, Any] | None = None
 
     @property
     def digest(self) -> str:
@@ -50,6 +52,7 @@ class Manifest:
             "served": self.served,
             "previous": self.previous,
             "models": [model.to_json() for model in self.models],
+            "smoke": self.smoke,
         }
         document["checksum"] = _checksum(document)
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
@@ -70,7 +73,7 @@ class Manifest:
             own = document["manifest_version"] == 1 and document["generation"] == generation
             if checksum != _checksum(document) or not own or not earlier or not isinstance(served, bool):
                 raise InvalidInput
-            return cls(generation, parse_models(document["models"]), served, previous)
+            return cls(generation, parse_models(document["models"]), served, previous, document.get("smoke"))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput):
             raise InvalidInput(f"{where} is damaged; stage its models again") from None
 

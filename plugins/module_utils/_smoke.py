@@ -1,0 +1,198 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The smoke test of a generation: what is tested on which device, and what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ._cuda import loaded_driver
+from ._errors import InvalidInput
+from ._gpu_facts import describe, gather_facts
+from ._gpu_requirements import parse_requirements
+from ._lockfile import Model
+from ._smoke_judge import Check, Golden, judge
+from ._smoke_model import examine_model
+from ._smoke_pool import Attempt, Device, Job, run_jobs
+from ._smoke_spec import Smoke, parse_smoke
+
+
+@dataclass(frozen=True)
+class Test:
+    """A model with everything that its test depends on. ``job`` is None where the catalog wants none."""
+
+    model: Model
+    smoke: Smoke
+    job: Job | None
+    golden: Golden | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a model's test.
+
+    :ivar attempts: The last of them counts.
+    :ivar checks: What was looked at; empty when nothing could be measured.
+    """
+
+    test: Test
+    attempts: tuple[Attempt, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model may be served."""
+        return self.test.job is None or (self.attempts[-1].measured is not None and all(c.ok for c in self.checks))
+
+    def failure(self) -> str | None:
+        """Return what failed in one sentence, or None."""
+        if self.ok:
+            return None
+        broken = next((check for check in self.checks if not check.ok), None)
+        name = self.test.model.name
+        if broken is not None:
+            return f"{name}: {broken.check}: expected {broken.expected}, found {broken.found}"
+        return f"{name}: {'; '.join(f'{a.choice.dtype} on {a.device}: {a.failure}' for a in self.attempts)}"
+
+    def to_json(self, outputs: bool) -> dict[str, Any]:
+        """Return the outcome as a module's result has it.
+
+        :param outputs: Whether the outputs themselves are wanted.
+        """
+        if self.test.job is None:
+            return {"name": self.test.model.name, "ok": True, "skipped": self.test.smoke.skip}
+        subject, last = self.test.job.subject, self.attempts[-1]
+        measured = last.measured or {}
+        return {
+            "name": subject.name,
+            "ok": self.ok,
+            "skipped": None,
+            "commit": self.test.model.commit,
+            "task": subject.task,
+            "engine": subject.engine,
+            "device": last.device,
+            "dtype": measured.get("dtype", last.choice.dtype),
+            "attempts": [
+                {
+                    "dtype": attempt.choice.dtype,
+                    "predicted_mib": attempt.choice.predicted_mib,
+                    "available_mib": attempt.choice.available_mib,
+                    "reason": attempt.reason,
+                    "failure": attempt.failure,
+                }
+                for attempt in self.attempts
+            ],
+            "checks": [asdict(check) for check in self.checks],
+            **{name: measured.get(name) for name in _FIGURES},
+            "outputs": measured.get("outputs") if outputs else None,
+        }
+
+
+_FIGURES = (
+    "load_seconds",
+    "latency_ms",
+    "tokens_per_second",
+    "gpu_memory_mib",
+    "gpu_utilization_percent",
+    "host_memory_mib",
+)
+
+
+def make_tests(models: Iterable[Model], directory: str, goldens: Sequence[Golden]) -> list[Test]:
+    """Return the tests of a generation's models.
+
+    :param directory: The generation's directory.
+    :raises InvalidInput: When one cannot be tested as it is: its files do not tell how, or its golden file is of
+        another commit.
+    """
+    by_name = {golden.name: golden for golden in goldens}
+    tests = []
+    for model in models:
+        smoke = parse_smoke(f"{model.name}.smoke", model.smoke)
+        if smoke.skip is not None:
+            tests.append(Test(model, smoke, None, None))
+            continue
+        paths = [file.path for file in model.files]
+        subject = examine_model(model.name, os.path.join(directory, model.name), paths, smoke)
+        required = parse_requirements(f"{model.name}.requires", model.requires)
+        golden = by_name.get(model.name)
+        job = Job(subject, smoke, required.gpus if required else 1)
+        if golden is not None:
+            job = _with_inputs(job, golden, model)
+        tests.append(Test(model, smoke, job, golden))
+    return tests
+
+
+def _with_inputs(job: Job, golden: Golden, model: Model) -> Job:
+    """Return the job with the inputs of the golden outputs."""
+    again = "make it again with the playbook golden, or remove it"
+    if golden.commit != model.commit:
+        raise InvalidInput(
+            f"{model.name}: its golden file is of commit {golden.commit}, the lock names {model.commit}; {again}"
+        )
+    if golden.task != job.subject.task or job.smoke.inputs not in ((), golden.inputs):
+        raise InvalidInput(f"{model.name}: its golden file was made for another task or other inputs; {again}")
+    return replace(job, smoke=replace(job.smoke, inputs=golden.inputs))
+
+
+def find_devices(venv: str) -> tuple[list[Device], str]:
+    """Return the GPUs that a host can compute on, and a sentence about them.
+
+    :param venv: The environment with nvidia-ml-py.
+    """
+    facts = gather_facts(venv)
+    devices = []
+    for gpu in facts["gpus"]:
+        if gpu["state"] != "ok":
+            continue
+        parts: Iterable[Mapping[str, Any]] = [gpu]
+        if gpu["mig"] and gpu["mig"]["enabled"]:
+            parts = gpu["mig"]["devices"]
+        for part in parts:
+            free = part["memory"] and part["memory"]["free_mib"]
+            devices.append(Device((part["uuid"],), f"GPU {gpu['index']} ({part['name']})", free))
+    return devices, describe(facts)
+
+
+def has_driver() -> bool:
+    """Whether a driver is loaded: then there is a GPU, and a test without it would prove nothing."""
+    return loaded_driver() is not None
+
+
+def run_tests(tests: Sequence[Test], devices: Sequence[Device], venv: str, cancelled: threading.Event) -> list[Outcome]:
+    """Run the tests and judge them.
+
+    :param devices: What to compute on; at least one.
+    :raises Cancelled: When a signal came.
+    """
+    jobs = [test.job for test in tests if test.job is not None]
+    python = os.path.join(venv, "bin", "python")
+    attempts = iter(run_jobs(jobs, devices, python, cancelled) if jobs else [])
+    outcomes = []
+    for test in tests:
+        tried = tuple(next(attempts)) if test.job is not None else ()
+        checks: tuple[Check, ...] = ()
+        if test.job is not None and tried[-1].measured is not None:
+            task = test.job.subject.task
+            checks = tuple(judge(tried[-1].measured, test.job.smoke, task, test.golden))
+        outcomes.append(Outcome(test, tried, checks))
+    return outcomes
+
+
+def digest_of(tests: Sequence[Test], devices: Sequence[Device], venv: str) -> str:
+    """Return the SHA-256 over everything that a test's outcome depends on: to know whether it was passed already."""
+    described = [
+        [test.model.to_json(), asdict(test.job.smoke) if test.job else None, test.golden and asdict(test.golden)]
+        for test in tests
+    ]
+    driver = loaded_driver()
+    content = [described, [device.uuids for device in devices], os.path.realpath(venv), driver and driver.version]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,73 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Models that llama.cpp loads, through xllamacpp. Everything here runs in the inference environment."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+_NEW_TOKENS = 16
+_CONTEXT_TOKENS = 512
+_LONGEST_OUTPUT = 1024  # values of one output that are kept; of a longer one, every n-th
+
+
+def prepare(_job: dict[str, Any]) -> None:
+    """Import all that loading takes, so that it does not count as loading."""
+    import xllamacpp  # noqa: F401
+
+
+class Model:
+    """A loaded model.
+
+    :ivar loading: Empty: llama.cpp refuses a file that lacks a weight.
+    :ivar dtype: The file has its own types.
+    """
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        import xllamacpp
+
+        self.loading: dict[str, list[str]] = {}
+        self.dtype = "gguf"
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = os.path.join(job["directory"], job["weights"][0])
+        parameters.n_ctx = _CONTEXT_TOKENS
+        parameters.n_parallel = 1
+        parameters.n_gpu_layers = 999 if job["device"] == "cuda" else 0
+        parameters.warmup = False
+        self.server = xllamacpp.Server(parameters)
+        self.inputs: list[str] = job["inputs"]
+
+    def run(self, inputs: list[str]) -> tuple[list[list[float]], list[str]]:
+        """Return the first new token's log-probabilities for each input, and the texts."""
+        answers = [self._complete(text, n_probs=1 << 20, n_predict=1) for text in inputs]
+        outputs = [_values(answer["completion_probabilities"][0]["top_logprobs"]) for answer in answers]
+        return outputs, [str(self._complete(text)["content"]) for text in inputs]
+
+    def call(self) -> int:
+        """Answer the first input, and return how many tokens that made."""
+        return int(self._complete(self.inputs[0])["tokens_predicted"])
+
+    def _complete(self, text: str, **more: int) -> dict[str, Any]:
+        request = {
+            "prompt": text,
+            "temperature": 0,
+            "n_predict": _NEW_TOKENS,
+            "ignore_eos": True,
+            "cache_prompt": False,
+        }
+        answer: dict[str, Any] = self.server.handle_completions({**request, **more})
+        if "error" in answer:
+            raise RuntimeError(answer["error"].get("message", answer["error"]))
+        return answer
+
+
+def _values(tokens: list[dict[str, Any]]) -> list[float]:
+    """Return the tokens' values in the order of the vocabulary; of a long one an even share."""
+    values = [float(token["logprob"]) for token in sorted(tokens, key=lambda token: int(token["id"]))]
+    if not all(map(math.isfinite, values)):
+        return [math.nan]
+    return [round(value, 7) for value in values[:: -(-len(values) // _LONGEST_OUTPUT)]]

@@ -1,0 +1,122 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The device memory that a model will take, predicted from its files, and the choice of a type that fits.
+
+The arithmetic of quantized weights is that of bitsandbytes: linear layers are quantized, everything else keeps two
+bytes per value. It gives what the weights take; context, cache and activations come on top.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ._errors import ContentError
+from ._smoke_model import Subject
+
+_MIB = 1 << 20
+
+# Bytes per value, of all values alike.
+_PLAIN = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
+_NF4_BLOCK = 64  # values with one scale of one byte: bitsandbytes quantizes the scales as well
+
+# Tensors of two dimensions that are no linear layers, or that bitsandbytes leaves alone.
+_NOT_LINEAR = re.compile(r"(embed|shared\.|lm_head|score\.|classifier|wte\.|wpe\.|relative_attention_bias|norm)", re.I)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many values a model has.
+
+    :ivar linear: Those of linear layers.
+    :ivar rows: The rows of these.
+    :ivar other: All other values.
+    """
+
+    linear: int = 0
+    rows: int = 0
+    other: int = 0
+
+    def memory_mib(self, dtype: str) -> int:
+        """Return what they take, in MiB."""
+        if dtype == "int8":
+            size: float = self.linear + 4 * self.rows + 2 * self.other
+        elif dtype == "nf4":
+            size = self.linear / 2 + self.linear / _NF4_BLOCK + 2 * self.other
+        else:
+            size = _PLAIN[dtype] * (self.linear + self.other)
+        return math.ceil(size / _MIB)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A type, what a model is predicted to take with it, and what there is, in MiB; None where that is not known."""
+
+    dtype: str
+    predicted_mib: int | None
+    available_mib: int | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits, as far as that can be told."""
+        return self.predicted_mib is None or self.available_mib is None or self.predicted_mib <= self.available_mib
+
+
+def count_values(headers: Iterable[Mapping[str, object]]) -> Weights:
+    """Return how many values the tensors of safetensors headers have.
+
+    :param headers: The headers of all of a model's files.
+    """
+    linear = rows = other = 0
+    for header in headers:
+        for name, tensor in header.items():
+            if name == "__metadata__" or not isinstance(tensor, Mapping):
+                continue
+            shape = tensor["shape"]
+            values = math.prod(shape)
+            if len(shape) == 2 and not _NOT_LINEAR.search(name):
+                linear, rows = linear + values, rows + shape[0]
+            else:
+                other += values
+    return Weights(linear, rows, other)
+
+
+def predict_memory(subject: Subject, dtype: str) -> int | None:
+    """Return what a model's weights will take in MiB, or None when its files do not tell."""
+    if not subject.weights:
+        return None
+    paths = [os.path.join(subject.directory, path) for path in subject.weights]
+    if subject.engine == "llama_cpp":  # it keeps the tensors as the file has them
+        return math.ceil(sum(map(os.path.getsize, paths)) / _MIB)
+    return count_values(map(read_header, paths)).memory_mib(dtype)
+
+
+def read_header(path: str) -> Mapping[str, object]:
+    """Return the header of a safetensors file.
+
+    :raises ContentError: When it has none.
+    """
+    try:
+        with open(path, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        if not isinstance(header, dict):
+            raise ValueError
+    except (struct.error, ValueError, OverflowError, MemoryError, RecursionError):
+        raise ContentError(f"{path} has no safetensors header; verify it") from None
+    return header
+
+
+def choices(subject: Subject, dtypes: Sequence[str], available_mib: int | None) -> list[Choice]:
+    """Return the types in order of preference, each with what the model is predicted to take.
+
+    :param available_mib: What a device has free, or may be used of it; None on a CPU.
+    """
+    return [Choice(dtype, predict_memory(subject, dtype), available_mib) for dtype in dtypes]

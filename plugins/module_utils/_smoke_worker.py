@@ -1,0 +1,213 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The process that loads and runs models: it takes jobs from its standard input and tells what it measured.
+
+It runs in the host's inference environment, not in Ansible's Python. Whatever happens to it, a hang, a crash, memory
+that runs out, is seen by the process that started it (:mod:`_smoke_pool`), which loses nothing by it.
+
+Each line of input is a job, each line of output an event: ``{"phase": ...}`` while a job is worked on, and at its end
+``{"measured": {...}}`` or ``{"failed": {...}}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import statistics
+import sys
+import threading
+import time
+from typing import Any, Callable
+
+from . import _smoke_llama_cpp, _smoke_transformers
+
+_ENGINES = {"llama_cpp": _smoke_llama_cpp, "transformers": _smoke_transformers}
+
+_PR_SET_PDEATHSIG = 1
+_MIB = 1 << 20
+
+_CALLS = 20  # calls that latency is measured with at most,
+_CALLS_SECONDS = 3.0  # and seconds after which no further one begins
+_SAMPLE_SECONDS = 0.05
+
+
+def main() -> None:
+    """Work on jobs until the input ends."""
+    # It does not outlive the module: not even one that is killed.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    report = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no event
+    _stay_off_the_network()
+    for line in sys.stdin:
+        job = json.loads(line)
+
+        def tell(**event: Any) -> None:
+            print(json.dumps(event), file=report, flush=True)
+
+        try:
+            event = {"measured": measure(job, lambda phase: tell(phase=phase))}
+        except BaseException as error:
+            event = {"failed": {"reason": _reason(error), "error": _describe(error)}}
+        _free()
+        tell(**event)
+
+
+def measure(job: dict[str, Any], phase: Callable[[str], None]) -> dict[str, Any]:
+    """Load a model twice and run it, and return what was seen.
+
+    :param job: ``engine``, ``task``, ``directory``, ``weights``, ``inputs``, ``dtype``, ``device`` and ``gpus``.
+    :param phase: Is told what is done.
+    """
+    phase("import")
+    engine: Any = _ENGINES[job["engine"]]
+    engine.prepare(job)
+    device = _Device(job["device"])
+    phase("load")
+    _drop_from_memory(os.path.join(job["directory"], path) for path in job["weights"])
+    cold, model = _timed(lambda: engine.Model(job))
+    phase("run")
+    outputs, texts = model.run(job["inputs"])
+    repeated, _texts = model.run(job["inputs"])
+    with device.watched() as utilization:
+        latencies, tokens = _latencies(model, device)
+    seen = {
+        "loading": model.loading,
+        "dtype": model.dtype,
+        "outputs": outputs,
+        "texts": texts,
+        "largest_difference": _difference(outputs, repeated),
+        "latency_ms": {
+            "median": round(statistics.median(latencies) * 1000, 3),
+            "p95": round(sorted(latencies)[int(0.95 * (len(latencies) - 1))] * 1000, 3),
+        },
+        "tokens_per_second": round(tokens / sum(latencies), 2) if tokens else None,
+        "gpu_memory_mib": device.peak_memory_mib(),
+        "gpu_utilization_percent": max(utilization, default=None),
+        "host_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    del model
+    _free()
+    phase("load again")
+    warm, model = _timed(lambda: engine.Model(job))
+    del model
+    return {**seen, "load_seconds": {"cold": round(cold, 3), "warm": round(warm, 3)}}
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    begun = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begun, result
+
+
+def _latencies(model: Any, device: _Device) -> tuple[list[float], int]:
+    """Return the seconds of several calls with one input, and how many tokens they made together."""
+    latencies: list[float] = []
+    tokens = 0
+    model.call()
+    end = time.monotonic() + _CALLS_SECONDS
+    while len(latencies) < _CALLS and (not latencies or time.monotonic() < end):
+        device.synchronize()
+        begun = time.perf_counter()
+        tokens += model.call()
+        device.synchronize()
+        latencies.append(time.perf_counter() - begun)
+    return latencies, tokens
+
+
+def _difference(outputs: list[list[float]], repeated: list[list[float]]) -> float | None:
+    """Return the largest difference of two runs; None when one of them has no numbers."""
+    pairs = [pair for first, second in zip(outputs, repeated) for pair in zip(first, second)]
+    if any(first != first or second != second for first, second in pairs):
+        return None
+    return max((abs(first - second) for first, second in pairs), default=0.0)
+
+
+class _Device:
+    """The device that the models run on: ``cpu``, or ``cuda`` for the only GPU that this process sees."""
+
+    def __init__(self, name: str) -> None:
+        self.torch = sys.modules.get("torch") if name == "cuda" else None
+        if self.torch is not None:
+            self.torch.cuda.reset_peak_memory_stats()
+
+    def synchronize(self) -> None:
+        """Wait until everything that was asked for is computed."""
+        if self.torch is not None:
+            self.torch.cuda.synchronize()
+
+    def peak_memory_mib(self) -> int | None:
+        """Return the most memory that was taken since the model was loaded, in MiB."""
+        return None if self.torch is None else self.torch.cuda.max_memory_reserved() // _MIB
+
+    @contextlib.contextmanager
+    def watched(self) -> Any:
+        """Give the list of utilizations, in per cent, that NVML tells meanwhile."""
+        samples: list[int] = []
+        done = threading.Event()
+        thread = threading.Thread(target=_sample_utilization, args=(samples, done), daemon=True)
+        if self.torch is not None:
+            thread.start()
+        try:
+            yield samples
+        finally:
+            done.set()
+            if self.torch is not None:
+                thread.join()
+
+
+def _sample_utilization(samples: list[int], done: threading.Event) -> None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(os.environ["CUDA_VISIBLE_DEVICES"])
+        while not done.wait(_SAMPLE_SECONDS):
+            samples.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    except pynvml.NVMLError:  # a MIG device does not tell it
+        return
+
+
+def _drop_from_memory(paths: Any) -> None:
+    """Have the next reading of these files come from the disk. What another process uses stays where it is."""
+    for path in paths:
+        with contextlib.suppress(OSError), open(path, "rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _free() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _stay_off_the_network() -> None:
+    """Refuse every connection: a model is what the store has, and nothing else."""
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and arguments[0].family in (socket.AF_INET, socket.AF_INET6):
+            raise PermissionError(f"a smoke test does not use the network; it tried to reach {arguments[1]}")
+
+    sys.addaudithook(refuse)
+
+
+def _reason(error: BaseException) -> str:
+    """Return ``out_of_memory``, ``missing_package`` or ``error``."""
+    text = str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return "out_of_memory"
+    return "missing_package" if isinstance(error, ImportError) else "error"
+
+
+def _describe(error: BaseException) -> str:
+    """Return an error on one line; what libraries say is sometimes a page."""
+    line = " ".join(str(error).split())
+    return f"{type(error).__name__}: {line[:400]}"
