@@ -22,6 +22,7 @@ from ._lockfile import (
     require_keys,
     unexpected,
 )
+from ._smoke_spec import parse_smoke
 
 # Formats whose loaders unpickle: opening such a file runs whatever its author put into it.
 PICKLE_SUFFIXES = (
@@ -119,6 +120,7 @@ def _parse_entry(where: str, value: object) -> Entry:
     name = check_name(f"{where}.name", document["name"])
     where = f"{where} ({name})"
     parse_requirements(f"{where}.requires", document.get("requires"))
+    parse_smoke(f"{where}.smoke", document.get("smoke"))
     return Entry(
         name=name,
         repo_id=check_repo_id(f"{where}.repo_id", document["repo_id"]),

@@ -65,7 +65,7 @@ class Outcome:
     def to_json(self, outputs: bool) -> dict[str, Any]:
         """Return the outcome as a module's result has it.
 
-        :param outputs: Whether the outputs themselves are wanted.
+        :param outputs: Whether the outputs are wanted, as a golden file has them.
         """
         if self.test.job is None:
             return {"name": self.test.model.name, "ok": True, "skipped": self.test.smoke.skip}
@@ -92,8 +92,18 @@ class Outcome:
             ],
             "checks": [asdict(check) for check in self.checks],
             **{name: measured.get(name) for name in _FIGURES},
-            "outputs": measured.get("outputs") if outputs else None,
+            "golden": self._golden().to_json() if outputs and last.measured else None,
         }
+
+    def _golden(self) -> Golden:
+        """Return what was put out, as a golden file has it."""
+        job, measured = self.test.job, self.attempts[-1].measured
+        assert job is not None
+        assert measured is not None
+        subject, model = job.subject, self.test.model
+        inputs = job.smoke.inputs_for(subject.task)
+        outputs = tuple(map(tuple, measured["outputs"]))
+        return Golden(model.name, model.commit, subject.task, measured["dtype"], inputs, outputs)
 
 
 _FIGURES = (

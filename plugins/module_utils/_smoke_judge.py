@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ._errors import InvalidInput
@@ -28,8 +28,13 @@ class Golden:
     name: str
     commit: str
     task: str
+    dtype: str
     inputs: tuple[str, ...]
     outputs: tuple[tuple[float, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of a golden file."""
+        return {"golden_version": 1, **asdict(self)}
 
     @classmethod
     def parse(cls, where: str, value: object) -> Golden:
@@ -42,10 +47,12 @@ class Golden:
             if document["golden_version"] != 1:
                 raise unexpected(f"{where}: golden_version", "1", document["golden_version"])
             outputs = tuple(tuple(float(number) for number in output) for output in document["outputs"])
-            texts = (document["name"], document["commit"], document["task"], *document["inputs"])
-            if not outputs or not all(isinstance(text, str) for text in texts):
+            name, commit, task, dtype = (document[key] for key in ("name", "commit", "task", "dtype"))
+            inputs = tuple(document["inputs"])
+            texts = (name, commit, task, dtype, *inputs)
+            if not all(outputs) or not outputs or not all(isinstance(text, str) for text in texts):
                 raise TypeError
-            return cls(document["name"], document["commit"], document["task"], tuple(document["inputs"]), outputs)
+            return cls(name, commit, task, dtype, inputs, outputs)
         except (KeyError, TypeError, ValueError):
             raise InvalidInput(f"{where}: not a golden file; make it again with the playbook golden") from None
 
@@ -113,12 +120,17 @@ def _golden(measured: Mapping[str, Any], smoke: Smoke, task: str, golden: Golden
         shape = f"{len(golden.outputs)} outputs of {len(golden.outputs[0])}"
         yield Check("golden", False, shape, f"{len(outputs)} outputs of {len(outputs[0])}")
         return
-    least = smoke.limits.get("min_cosine", _MIN_COSINE.get(measured["dtype"], _MIN_COSINE_GGUF))
+    least = smoke.limits.get("min_cosine", min_cosine(measured["dtype"]))
     cosine = smallest_cosine(outputs, golden.outputs)
     yield Check("golden", cosine >= least, f"a cosine of at least {least:g}", f"{cosine:.6f}")
     if task == "rerank":
         expected, found = ranking(golden.outputs), ranking(outputs)
         yield Check("golden order", expected == found, f"passages {expected}", str(found))
+
+
+def min_cosine(dtype: str) -> float:
+    """Return the smallest cosine that outputs computed in a type may have to those of a whole model."""
+    return _MIN_COSINE.get(dtype, _MIN_COSINE_GGUF)
 
 
 def ranking(scores: Sequence[Sequence[float]]) -> list[int]:

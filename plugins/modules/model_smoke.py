@@ -72,7 +72,7 @@ options:
     type: bool
     default: true
   outputs:
-    description: Return the outputs themselves, to compare those of several hosts or to make a golden file of them.
+    description: Return the outputs as well, to make a golden file of them or to compare those of several hosts.
     type: bool
     default: false
   lock_timeout:
@@ -200,10 +200,11 @@ models:
     host_memory_mib:
       description: The most memory that the testing process had so far, in MiB.
       type: int
-    outputs:
-      description: With O(outputs), a list of numbers for each input; normalized embeddings, scores, or logits.
-      type: list
-      elements: list
+    golden:
+      description:
+        - With O(outputs), the content of a golden file, with the C(inputs) and a list of numbers for each of the
+          C(outputs), which are normalized embeddings, scores, or logits.
+      type: dict
 """
 
 import datetime
