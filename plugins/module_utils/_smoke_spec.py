@@ -124,13 +124,10 @@ def _order(where: str, value: object, inputs: tuple[str, ...]) -> tuple[int, ...
     """Return the passages by their numbers, the best first; the query is input 0."""
     if value and not inputs:
         raise InvalidInput(f"{where}: it counts the passages of 'inputs', which is missing")
-    if not isinstance(value, (list, tuple)) or (value and sorted(map(str, value)) != _numbers(len(inputs))):
+    known = isinstance(value, (list, tuple)) and all(map(is_count, value))
+    if not known or (value and sorted(value) != list(range(1, len(inputs)))):  # type: ignore[call-overload]
         raise unexpected(where, f"each number from 1 to {len(inputs) - 1} once, the best passage first", value)
-    return tuple(value)
-
-
-def _numbers(count: int) -> list[str]:
-    return sorted(map(str, range(1, count)))
+    return tuple(value)  # type: ignore[arg-type]
 
 
 def _positive(where: str, value: object) -> float:

@@ -33,7 +33,7 @@ CATALOG: list[Any] = [
         "allow_pickle": True,
         "allow_code": False,
         "requires": {"gpus": 2},
-        "smoke": {"kind": "text"},
+        "smoke": {"task": "embedding"},
     },
 ]
 
@@ -88,7 +88,7 @@ def test_everything_that_can_be_said() -> None:
         allow_pickle=True,
         allow_code=False,
         requires={"gpus": 2},
-        smoke={"kind": "text"},
+        smoke={"task": "embedding"},
     )
 
 
