@@ -168,6 +168,7 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        self._heard = 0
 
     def __enter__(self) -> Worker:
         return self
@@ -199,7 +200,7 @@ class Worker:
                 return Attempt(choice, name, None, f"the process {self._death()} during {phase}", "crash")
             if "failed" in event:
                 failed = event["failed"]
-                return Attempt(choice, name, None, f"{phase}: {failed['error']}", failed["reason"])
+                return Attempt(choice, name, None, f"{phase}: {failed['error']}{self._complaint()}", failed["reason"])
             if "measured" in event:
                 return Attempt(choice, name, event["measured"])
             phase = event["phase"]
@@ -209,6 +210,7 @@ class Worker:
             self._start()
         assert self._process is not None
         assert self._process.stdin is not None
+        self._heard = os.fstat(self._said.fileno()).st_size
         subject = job.subject
         document = {
             "engine": subject.engine,
@@ -228,8 +230,6 @@ class Worker:
         self._stop()
         module = _smoke_worker.__name__
         place = _smoke_worker.__file__[: -len(f"{module.replace('.', '/')}.py") - 1]
-        self._said.seek(0)
-        self._said.truncate()
         self._events = queue.SimpleQueue()
         self._process = subprocess.Popen(
             [self._python, "-I", "-c", _START.format(module=module), place],
@@ -261,9 +261,19 @@ class Worker:
         if status < 0:
             with contextlib.suppress(ValueError):
                 how = f"was ended by {signal.Signals(-status).name}"
-        self._said.seek(0)
-        said = " ".join(self._said.read().decode(errors="replace").split())
+        said = " ".join(self._output().split())
         return f"{how} ({said[-300:]})" if said else how
+
+    def _complaint(self) -> str:
+        """Return the first line with an error that libraries printed, for those that raise nothing of use."""
+        line = next((line for line in self._output().splitlines() if "error" in line.lower()), "").strip()
+        return f" ({line[:300]})" if line else ""
+
+    def _output(self) -> str:
+        """Return what was printed since the last job was sent."""
+        # Read past the file's position, which is also where the process writes.
+        end = os.fstat(self._said.fileno()).st_size
+        return os.pread(self._said.fileno(), end - self._heard, self._heard).decode(errors="replace")
 
 
 def _read(process: subprocess.Popen[str], events: queue.SimpleQueue[dict[str, Any] | None]) -> None:
