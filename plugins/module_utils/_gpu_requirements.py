@@ -91,6 +91,15 @@ def unmet(models: Iterable[Model], facts: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
+def find_memory(facts: Mapping[str, Any]) -> int | None:
+    """Return the memory in MiB of the largest GPU, or MIG device, that works; None where it cannot be told.
+
+    :param facts: What :func:`gather_facts` returned.
+    """
+    sizes = [device.memory_mib for device in _devices(facts["gpus"])]
+    return max((size for size in sizes if size is not None), default=None) if None not in sizes else None
+
+
 def _devices(gpus: Iterable[Mapping[str, Any]]) -> Iterator[Device]:
     for gpu in gpus:
         if gpu["state"] != "ok":

@@ -6,25 +6,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator
 
-from ._blocks import check_cancelled
 from ._cuda import Driver, driver_problem
-from ._deadline import within
 from ._environments import torch_cuda
 from ._errors import HubError, StoreError, TransferError
+from ._forecast import too_large
 from ._gpu_facts import describe, gather_facts
 from ._gpu_requirements import unmet
-from ._http import ConnectionLost, HttpClient
-from ._lockfile import Model
+from ._http import ConnectionLost
+from ._part import receive_part
 from ._plan import Plan
-from ._retry import backoff_delay
 from ._source import Hub, Source, Unavailable
-
-_ATTEMPTS = 3
-_PATIENCE = 10.0  # seconds for one answer
 
 
 def find_problems(
@@ -39,13 +33,17 @@ def find_problems(
         plan.require_space(root)
     except StoreError as error:
         yield str(error)
-    yield from _unreachable(plan, hub, cancelled)
-    yield from _unfit(plan.models, venv, check_mode)
+    unreachable = list(_unreachable(plan, hub, cancelled))
+    yield from unreachable
+    yield from _unfit(plan, None if unreachable else hub, venv, check_mode, cancelled)
 
 
-def _unfit(models: tuple[Model, ...], venv: str, check_mode: bool) -> Iterator[str]:
-    """Yield what the models require of the GPUs and is not there."""
-    demanding = [model for model in models if model.requires is not None]
+def _unfit(plan: Plan, hub: Hub | None, venv: str, check_mode: bool, cancelled: threading.Event) -> Iterator[str]:
+    """Yield what the models require of the GPUs and is not there.
+
+    :param hub: Where to ask for the headers of weights; None when it cannot be reached.
+    """
+    demanding = [model for model in plan.models if model.requires is not None]
     if not demanding:
         return
     facts = gather_facts(venv)
@@ -55,6 +53,8 @@ def _unfit(models: tuple[Model, ...], venv: str, check_mode: bool) -> Iterator[s
             yield f"{names}: a GPU is required, and {describe(facts)}"
         return
     yield from unmet(demanding, facts)
+    if hub is not None:
+        yield from too_large(plan, demanding, facts, hub, cancelled)
     too_old = driver_problem(torch_cuda(venv), Driver(facts["driver_version"], len(facts["gpus"])))
     if too_old:
         yield f"{venv}: {too_old}"
@@ -72,39 +72,9 @@ def _unreachable(plan: Plan, hub: Hub, cancelled: threading.Event) -> Iterator[s
     for (repo_id, commit), need in sorted(largest.items()):
         source = Source(hub, hub.file_url(repo_id, commit, need.file.path), need.file.size)
         try:
-            _try(source, cancelled)
+            receive_part(source, 0, 1, cancelled)
         except (HubError, TransferError) as error:
             yield f"{hub.endpoint}: {need.label} cannot be received: {error}"
         except (Unavailable, ConnectionLost, TimeoutError) as error:
             yield f"{hub.endpoint}: {need.label} cannot be received: {error}"
             return  # neither will the others be
-
-
-def _try(source: Source, cancelled: threading.Event) -> None:
-    """Receive the first byte of a file, in several attempts.
-
-    :raises HubError: When the server refuses it.
-    :raises TransferError: When there is no way to ask.
-    :raises Unavailable: When the server fails.
-    :raises ConnectionLost: When nobody answers.
-    :raises TimeoutError: When an answer does not come to its end.
-    """
-
-    def ask() -> None:
-        client = HttpClient(_PATIENCE)
-        try:
-            source.open(client, 0, 1, lambda _at_hub: contextlib.nullcontext())
-        finally:
-            client.close()
-
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return within(_PATIENCE, ask, cancelled)
-        except (Unavailable, ConnectionLost) as error:
-            if getattr(error, "delay", None) is not None:
-                return None  # it answers, and asks us to wait: staging will
-            if attempt == _ATTEMPTS:
-                raise
-        cancelled.wait(backoff_delay(attempt))
-        check_cancelled(cancelled)
-    return None

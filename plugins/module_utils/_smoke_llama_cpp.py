@@ -12,6 +12,7 @@ from typing import Any
 
 _NEW_TOKENS = 16
 _CONTEXT_TOKENS = 512
+_WHOLE_VOCABULARY = 1 << 20  # tokens; more than any has
 _LONGEST_OUTPUT = 1024  # values of one output that are kept; of a longer one, every n-th
 
 
@@ -43,13 +44,13 @@ class Model:
 
     def run(self, inputs: list[str]) -> tuple[list[list[float]], list[str]]:
         """Return the first new token's log-probabilities for each input, and the texts."""
-        answers = [self._complete(text, n_probs=1 << 20, n_predict=1) for text in inputs]
-        outputs = [_values(answer["completion_probabilities"][0]["top_logprobs"]) for answer in answers]
-        return outputs, [str(self._complete(text)["content"]) for text in inputs]
+        answers = [self._complete(text, n_probs=_WHOLE_VOCABULARY, n_predict=1)["choices"][0] for text in inputs]
+        outputs = [_values(answer["logprobs"]["content"][0]["top_logprobs"]) for answer in answers]
+        return outputs, [str(self._complete(text)["choices"][0]["text"]) for text in inputs]
 
     def call(self) -> int:
         """Answer the first input, and return how many tokens that made."""
-        return int(self._complete(self.inputs[0])["tokens_predicted"])
+        return int(self._complete(self.inputs[0])["usage"]["completion_tokens"])
 
     def _complete(self, text: str, **more: int) -> dict[str, Any]:
         request = {

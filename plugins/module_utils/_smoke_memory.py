@@ -15,6 +15,7 @@ import math
 import os
 import re
 import struct
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,17 @@ def count_values(headers: Iterable[Mapping[str, object]]) -> Weights:
             else:
                 other += values
     return Weights(linear, rows, other)
+
+
+def stored_dtype(headers: Iterable[Mapping[str, object]]) -> str:
+    """Return the type that most values of safetensors headers have; float32 for one that is none of ours."""
+    values: dict[str, int] = defaultdict(int)
+    for header in headers:
+        for name, tensor in header.items():
+            if name != "__metadata__" and isinstance(tensor, Mapping):
+                values[tensor["dtype"]] += math.prod(tensor["shape"])
+    most = max(values, key=lambda dtype: values[dtype], default="F32")
+    return {"BF16": "bfloat16", "F16": "float16"}.get(most, "float32")
 
 
 def predict_memory(subject: Subject, dtype: str) -> int | None:

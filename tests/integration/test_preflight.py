@@ -79,7 +79,7 @@ def test_nothing_is_missing(host: Host, gpus: Gpus, hub: Hub, tiny: dict[str, An
     assert result.problems == []
     assert result.download_bytes == sum(file["size"] for file in tiny["files"])
     assert not host.root.exists()
-    assert hub.stats.bytes_sent(method="GET") < 1000
+    assert hub.stats.bytes_sent(method="GET") < 4000  # a byte, and the headers of weights
 
 
 def test_everything_that_is_missing_is_told_at_once(
@@ -105,6 +105,25 @@ def test_everything_that_is_missing_is_told_at_once(
     for problem in result.problems:
         assert problem in result.msg
     assert not host.root.exists()
+
+
+def test_weights_that_no_gpu_has_the_memory_for(
+    host: Host, gpus: Gpus, hub: Hub, big: dict[str, Any], venv: Path
+) -> None:
+    """Told by the header of the weights, of which nothing else is received."""
+    gpus(gpu_host({**H100, "memory": {"total": 12 << 20, "free": 12 << 20}}))
+    wanted = {**big, "requires": {}}
+    result = host.run("model_preflight", models=[wanted], venv=str(venv))
+    assert_sentence(
+        result, "big: its weights need 20 MiB in float32, and a GPU has at most 12 MiB; nothing was changed"
+    )
+    assert hub.stats.bytes_sent(method="GET") < 1000
+    wanted["smoke"] = {"dtype": ["float16", "int8"]}
+    assert host.ok(host.run("model_preflight", models=[wanted], venv=str(venv))).problems == []
+    wanted["smoke"] = {"dtype": "float32"}
+    wanted["requires"] = {"gpus": 2}
+    gpus(gpu_host(*[{**H100, "memory": {"total": 12 << 20, "free": 12 << 20}}] * 2))
+    assert host.ok(host.run("model_preflight", models=[wanted], venv=str(venv))).problems == []
 
 
 @pytest.mark.parametrize(
