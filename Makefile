@@ -9,9 +9,12 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 STAMP := .venv/.complete
+INFERENCE := .cache/inference/.complete
+INFERENCE_CUDA := .cache/inference-cuda/.complete
 COLLECTION := .collections/ansible_collections/gpufleet/models
 
-.PHONY: help setup demo lint sanity docs compiler unit hub integration hosts test test-matrix bench build clean
+.PHONY: help setup inference inference-cuda demo lint sanity docs compiler unit hub integration smoke hosts \
+    test test-matrix bench build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -20,6 +23,21 @@ setup: $(STAMP) ## make .venv with everything that the other targets need
 
 $(STAMP): tests/tools/setup.sh tests/tools/apt-install.sh $(wildcard requirements/*.txt)
 	sh tests/tools/setup.sh
+	touch $@
+
+inference: $(INFERENCE) ## make .cache/inference with what loads and runs models, 1.8 GB
+
+inference-cuda: $(INFERENCE_CUDA) ## make .cache/inference-cuda with what a host with a GPU has, 5 GB
+
+# The stamp is written last: an environment that was not finished is made anew.
+$(INFERENCE): requirements/smoke.txt requirements/smoke-constraints.txt | $(STAMP)
+	.venv/bin/python -m venv --clear .cache/inference
+	.cache/inference/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/smoke.txt
+	touch $@
+
+$(INFERENCE_CUDA): requirements/smoke-cuda.txt requirements/smoke-constraints.txt | $(STAMP)
+	.venv/bin/python -m venv --clear .cache/inference-cuda
+	.cache/inference-cuda/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/smoke-cuda.txt
 	touch $@
 
 demo: setup ## put real models on this machine with site.yml, from a local Hub
@@ -59,6 +77,9 @@ hub: setup ## tests of the local Hub against the official client
 
 integration: setup compiler ## tests of modules, role and playbooks through ansible-playbook
 	pytest tests/integration
+
+smoke: setup inference inference-cuda ## tests of the smoke test on tiny models and a real one
+	pytest tests/smoke
 
 # Containers get addresses of their own, which needs root, or sudo without a password.
 hosts: setup ## tests of the roles on real hosts: containers with systemd, over SSH
