@@ -17,7 +17,7 @@ COLLECTION := .collections/ansible_collections/gpufleet/models
     test test-matrix bench build clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
 
 setup: $(STAMP) ## make .venv with everything that the other targets need
 
