@@ -18,6 +18,7 @@ from ._smoke_spec import Smoke
 # The smallest cosine to the outputs of a whole model, measured with all-MiniLM-L6-v2 against float64.
 _MIN_COSINE = {"float32": 0.99999, "float16": 0.9999, "bfloat16": 0.9995, "int8": 0.99, "nf4": 0.93}
 _MIN_COSINE_GGUF = 0.93
+_UNKNOWN = 0.5  # largest share of unknown tokens
 _REPEATED = 1e-4  # largest difference of two runs
 
 
@@ -69,7 +70,7 @@ class Check:
 
 def judge(measured: Mapping[str, Any], smoke: Smoke, task: str, golden: Golden | None) -> list[Check]:
     """Return everything that was looked at, in the order in which it matters."""
-    checks = [_whole(measured["loading"]), _finite(measured["outputs"])]
+    checks = [_whole(measured["loading"]), _known(measured["unknown_tokens"]), _finite(measured["outputs"])]
     if checks[-1].ok:
         checks += _computed(measured, smoke, task, golden)
     checks += _limits(measured, smoke.limits)
@@ -79,6 +80,10 @@ def judge(measured: Mapping[str, Any], smoke: Smoke, task: str, golden: Golden |
 def _whole(loading: Mapping[str, Sequence[str]]) -> Check:
     found = [f"{kind.replace('_', ' ')} {_few(names)}" for kind, names in loading.items()]
     return Check("weights", not found, "every weight of the model in its files", "; ".join(found) or "all of them")
+
+
+def _known(unknown: float) -> Check:
+    return Check("tokens", unknown <= _UNKNOWN, "a tokenizer that knows the inputs", f"{unknown:.0%} unknown tokens")
 
 
 def _few(names: Sequence[str]) -> str:

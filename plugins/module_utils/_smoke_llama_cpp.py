@@ -44,15 +44,21 @@ class Model:
 
     def run(self, inputs: list[str]) -> tuple[list[list[float]], list[str]]:
         """Return the first new token's log-probabilities for each input, and the texts."""
-        answers = [self._complete(text, n_probs=_WHOLE_VOCABULARY, n_predict=1)["choices"][0] for text in inputs]
+        # Of a token that is a part of a character nothing is told; the probabilities are those before the choice.
+        how = {"n_probs": _WHOLE_VOCABULARY, "n_predict": 1, "grammar": "root ::= [ -~]+"}
+        answers = [self._complete(text, **how)["choices"][0] for text in inputs]
         outputs = [_values(answer["logprobs"]["content"][0]["top_logprobs"]) for answer in answers]
         return outputs, [str(self._complete(text)["choices"][0]["text"]) for text in inputs]
+
+    def unknown_tokens(self, _inputs: list[str]) -> float:
+        """Return the share of tokens that the vocabulary does not have; a file without one is refused."""
+        return 0.0
 
     def call(self) -> int:
         """Answer the first input, and return how many tokens that made."""
         return int(self._complete(self.inputs[0])["usage"]["completion_tokens"])
 
-    def _complete(self, text: str, **more: int) -> dict[str, Any]:
+    def _complete(self, text: str, **more: Any) -> dict[str, Any]:
         request = {
             "prompt": text,
             "temperature": 0,

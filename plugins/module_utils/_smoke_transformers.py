@@ -69,6 +69,8 @@ class Model:
         )
         self.model.eval()
         self.loading = _problems(info)
+        if _is_tied_unasked(self.model, directory):
+            self.loading.setdefault("missing_keys", []).append("those of the head, for which the embedding was taken")
         reader = transformers.AutoProcessor if self.task == "image_text" else transformers.AutoTokenizer
         self.reader = reader.from_pretrained(directory, **local)
         self.inputs: list[str] = job["inputs"]
@@ -86,6 +88,12 @@ class Model:
                 return [self._score(inputs[0], passage) for passage in inputs[1:]], []
             pairs = [self._generate(text) for text in inputs]
             return [output for output, _text in pairs], [text for _output, text in pairs]
+
+    def unknown_tokens(self, inputs: list[str]) -> float:
+        """Return the share of tokens that the vocabulary does not have: nearly all, where its files are missing."""
+        tokenizer = getattr(self.reader, "tokenizer", self.reader)
+        tokens = [token for text in inputs for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return tokens.count(tokenizer.unk_token_id) / len(tokens)
 
     def call(self) -> int:
         """Answer the first input, and return how many tokens that made."""
@@ -173,6 +181,15 @@ def _problems(info: dict[str, Any]) -> dict[str, list[str]]:
         if found:
             problems[kind] = found
     return problems
+
+
+def _is_tied_unasked(model: Any, directory: str) -> bool:
+    """Whether a head that has weights of its own was given the embedding's, as is done where they are missing."""
+    with open(os.path.join(directory, "config.json"), encoding="utf-8") as stream:
+        if json.load(stream).get("tie_word_embeddings") is not False:
+            return False
+    head = model.get_output_embeddings()
+    return head is not None and head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
 
 
 def _pools_first_token(directory: str) -> bool:

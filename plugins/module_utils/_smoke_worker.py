@@ -18,6 +18,7 @@ import ctypes
 import gc
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -33,6 +34,9 @@ _ENGINES = {"llama_cpp": _smoke_llama_cpp, "transformers": _smoke_transformers}
 
 _PR_SET_PDEATHSIG = 1
 _MIB = 1 << 20
+
+# What PyTorch, the operating system and C++ say.
+_NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|bad_alloc", re.IGNORECASE)
 
 _CALLS = 20  # calls that latency is measured with at most,
 _CALLS_SECONDS = 3.0  # and seconds after which no further one begins
@@ -55,7 +59,7 @@ def main() -> None:
         try:
             event = {"measured": measure(job, lambda phase: tell(phase=phase))}
         except BaseException as error:
-            event = {"failed": {"reason": _reason(error), "error": _describe(error)}}
+            event = {"failed": {"reason": _reason(error), "error": _describe(error, job["directory"])}}
         _free()
         tell(**event)
 
@@ -83,6 +87,7 @@ def measure(job: dict[str, Any], phase: Callable[[str], None]) -> dict[str, Any]
         "dtype": model.dtype,
         "outputs": outputs,
         "texts": texts,
+        "unknown_tokens": model.unknown_tokens(job["inputs"]),
         "largest_difference": _difference(outputs, repeated),
         "latency_ms": {
             "median": round(statistics.median(latencies) * 1000, 3),
@@ -202,12 +207,12 @@ def _stay_off_the_network() -> None:
 def _reason(error: BaseException) -> str:
     """Return ``out_of_memory``, ``missing_package`` or ``error``."""
     text = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(text):
         return "out_of_memory"
     return "missing_package" if isinstance(error, ImportError) else "error"
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException, directory: str) -> str:
     """Return an error on one line; what libraries say is sometimes a page."""
-    line = " ".join(str(error).split())
+    line = " ".join(str(error).replace(directory, os.path.basename(directory)).split())
     return f"{type(error).__name__}: {line[:400]}"

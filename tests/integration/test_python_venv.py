@@ -18,8 +18,8 @@ import yaml
 
 from tests.hub import Hub
 from tests.index import Index, Wheel
+from tests.integration.fleet import recap
 from tests.integration.harness import CHECKOUT, environment, snapshot
-from tests.integration.test_playbooks import recap
 
 # Names from the role's groups, so that no real package is needed.
 PROMETHEUS = Wheel("prometheus_client", "1.0", requires=("psutil >= 1",))

@@ -22,6 +22,7 @@ MEASURED: dict[str, Any] = {
     "loading": {},
     "dtype": "float32",
     "outputs": WIDE,
+    "unknown_tokens": 0.1,
     "texts": ["a house", "x", "y"],
     "largest_difference": 0.0,
     "latency_ms": {"median": 10.0, "p95": 12.0},
@@ -51,7 +52,7 @@ def test_what_is_as_it_must_be() -> None:
     )
     checks = judge(MEASURED, smoke, "embedding", GOLDEN)
     assert all(check.ok for check in checks), checks
-    assert len(checks) == 11  # every check but the order of passages
+    assert len(checks) == 12  # every check but the order of passages
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,7 @@ def test_what_is_as_it_must_be() -> None:
     [
         ({"loading": {"missing_keys": ["head.weight"]}}, "weights"),
         ({"loading": {"mismatched_keys": ["a", "b", "c", "d"]}}, "weights"),
+        ({"unknown_tokens": 0.9}, "tokens"),
         ({"outputs": [[math.nan], *WIDE[1:]]}, "finite"),
         ({"outputs": [[math.inf, 0, 0, 0], *WIDE[1:]]}, "finite"),
         ({"largest_difference": 0.1}, "deterministic"),

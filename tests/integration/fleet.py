@@ -1,0 +1,82 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Running playbooks as a user does: by name, with an inventory, from any directory."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.hub import Hub
+from tests.integration.harness import CHECKOUT, environment
+
+
+class Fleet:
+    """An inventory whose hosts are this machine; by default it is one."""
+
+    def __init__(self, hub: Hub, directory: Path) -> None:
+        self.hub = hub
+        self.home = directory / "home"
+        self.home.mkdir()
+        self.inventory = directory / "inventory" / "hosts.yml"
+        self.inventory.parent.mkdir()
+        self.lock_file = directory / "inventory" / "models.lock.json"
+        self.root = directory / "store"
+        self.link = directory / "embedded"
+        self.hosts: dict[str, dict[str, Any]] = {"gpu-1": {}}
+        self.variables: dict[str, Any] = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "model_store_endpoint": hub.endpoint,
+            "model_store_root": str(self.root),
+            "model_store_link": str(self.link),
+            "model_store_retries": 1,
+            # These are files alone.
+            "model_store_smoke": "off",
+            "model_catalog": [{"name": "tiny", "repo_id": "acme/tiny"}, {"name": "big", "repo_id": "acme/big"}],
+        }
+
+    def play(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook of the collection and return what came of it."""
+        inventory = {"all": {"hosts": self.hosts, "vars": self.variables}}
+        self.inventory.write_text(yaml.safe_dump(inventory), encoding="utf-8")
+        return subprocess.run(
+            ["ansible-playbook", "-i", str(self.inventory), f"gpufleet.models.{name}", *arguments],
+            env=environment(self.home, ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".collections")),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def ok(self, name: str, *arguments: str) -> int:
+        """Require that a playbook succeeds without a warning; return how many tasks changed something."""
+        process = self.play(name, *arguments)
+        assert process.returncode == 0, process.stdout + process.stderr
+        assert "WARNING" not in process.stderr, process.stderr
+        return recap(process)["changed"]
+
+    def fails(self, name: str, *arguments: str) -> str:
+        """Require that a playbook fails, and return all that it printed on one line."""
+        process = self.play(name, *arguments)
+        assert process.returncode != 0, process.stdout
+        assert recap(process)["failed"] == 1, process.stdout
+        assert "Traceback" not in process.stdout + process.stderr
+        return " ".join((process.stdout + process.stderr).split())
+
+    @property
+    def current(self) -> str:
+        return str((self.root / "current").readlink())
+
+
+def recap(process: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Return the counters of the last line of the recap."""
+    line = process.stdout.strip().splitlines()[-1]
+    return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)}
