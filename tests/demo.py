@@ -34,7 +34,8 @@ def main() -> None:
         hub.add_repo("demo/tiny-sharded", sources / "tiny-sharded")
         hub.add_repo("demo/tiny-gguf", sources / "tiny-gguf")
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint}
-        changed = sum(run_playbook(name, environment) for name in ("lock", "site"))
+        arguments = torch_arguments()
+        changed = sum(run_playbook(name, environment, arguments) for name in ("lock", "site"))
         print_table(environment)
     print("\nNothing changed: the lock was served already." if not changed else "\nRun it again: nothing will change.")
 
@@ -47,9 +48,19 @@ def minilm_files() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def run_playbook(name: str, environment: dict[str, str]) -> int:
+def torch_arguments() -> list[str]:
+    """Return the arguments for a build of torch that pip knows as a file; none where torch's own index has to do."""
+    wheels = DEMO / "wheels"
+    download = ["download", "--quiet", "--no-index", "--no-deps", "--dest", wheels, "torch==2.13.0"]
+    if subprocess.run([sys.executable, "-m", "pip", *download], capture_output=True, check=False).returncode:
+        return []
+    names = ("python_venv_find_links", "python_venv_controller_find_links")
+    return ["-e", json.dumps({"python_venv_torch": "", **{name: [str(wheels)] for name in names}})]
+
+
+def run_playbook(name: str, environment: dict[str, str], arguments: list[str]) -> int:
     """Run a playbook, show what it prints, and return how many tasks changed something."""
-    command = ["ansible-playbook", "-i", INVENTORY, f"playbooks/{name}.yml"]
+    command = ["ansible-playbook", "-i", INVENTORY, f"playbooks/{name}.yml", *arguments]
     print(f"\n$ {' '.join(command)}", flush=True)
     if sys.stdout.isatty():
         environment = {**environment, "ANSIBLE_FORCE_COLOR": "1"}
@@ -68,7 +79,8 @@ def print_table(environment: dict[str, str]) -> None:
     store = ask("model_store_info", f"root={DEMO / 'store'}", environment)
     gpus = ask("gpu_info", f"venv={DEMO / 'env'}", environment)
     served = next(generation for generation in store["generations"] if generation["current"])
-    rows = [("MODEL", "COMMIT", "FILES", "MIB", "VERIFIED", "SERVED AT")]
+    smoke = {model["name"]: model for model in (served["smoke"] or {}).get("models", ())}
+    rows = [("MODEL", "COMMIT", "FILES", "MIB", "VERIFIED", "LOAD", "LATENCY", "SERVED AT")]
     rows += [
         (
             model["name"],
@@ -76,6 +88,7 @@ def print_table(environment: dict[str, str]) -> None:
             str(model["files"]),
             f"{model['bytes'] / 2**20:.2f}",
             model["last_verified"],
+            *figures(smoke.get(model["name"], {})),
             str(DEMO / "store" / "current" / model["name"]),
         )
         for model in served["models"]
@@ -85,6 +98,13 @@ def print_table(environment: dict[str, str]) -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"\nGPUs of this machine: {gpus['msg']}")
+
+
+def figures(smoke: dict[str, Any]) -> tuple[str, str]:
+    """Return what the smoke test measured: seconds to load, milliseconds for an answer."""
+    if smoke.get("skipped") or not smoke.get("load_seconds"):
+        return "-", "-"
+    return f"{smoke['load_seconds']['cold']:.2f} s", f"{smoke['latency_ms']['median']:.1f} ms"
 
 
 def ask(module: str, arguments: str, environment: dict[str, str]) -> dict[str, Any]:

@@ -55,11 +55,12 @@ def describe_store(store: Store | None) -> dict[str, Any]:
 
 def _describe_generation(path: str, manifest: Manifest | None, last: dict[str, tuple[int, str]]) -> dict[str, Any]:
     if manifest is None:
-        return {"served": False, "lock_digest": None, "models": []}
+        return {"served": False, "lock_digest": None, "models": [], "smoke": None}
     return {
         "served": manifest.served,
         "lock_digest": manifest.digest,
         "models": [_describe_model(path, model, last) for model in manifest.models],
+        "smoke": manifest.smoke,
     }
 
 

@@ -61,7 +61,7 @@ class Model:
             directory,
             **local,
             **_types(job),
-            device_map="auto" if job["gpus"] > 1 else {"": 0 if self.device == "cuda" else "cpu"},
+            **_place(job),
             use_safetensors=True if job["weights"] else None,
             # Made up like what is missing, and told like it.
             ignore_mismatched_sizes=True,
@@ -152,6 +152,15 @@ class Model:
             text = f"{self.reader.image_token}{text}"
         inputs = self.reader(images=image, text=text, return_tensors="pt")
         return inputs.to(self.model.device, dtype=self.model.dtype)
+
+
+def _place(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that have a model loaded where it computes. On a CPU only bitsandbytes has to be told."""
+    if job["gpus"] > 1:
+        return {"device_map": "auto"}
+    if job["device"] == "cuda":
+        return {"device_map": {"": 0}}
+    return {"device_map": {"": "cpu"}} if job["dtype"] in ("int8", "nf4") else {}
 
 
 def _types(job: dict[str, Any]) -> dict[str, Any]:

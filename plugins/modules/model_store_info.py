@@ -93,6 +93,23 @@ generations:
         last_verified:
           description: When its file that was verified longest ago was (UTC, ISO 8601); V(null) while one never was.
           type: str
+    smoke:
+      description: What came of its last smoke test; V(null) when there was none.
+      type: dict
+      contains:
+        at:
+          description: When it was (UTC, ISO 8601).
+          type: str
+        passed:
+          description: Whether every model may be served.
+          type: bool
+        digest:
+          description: The SHA-256 over everything that the outcome depends on.
+          type: str
+        models:
+          description: The outcome for each model, as M(gpufleet.models.model_smoke) returns it.
+          type: list
+          elements: dict
 partials:
   description: What interrupted transfers left, for the next one to go on from.
   returned: success
