@@ -90,7 +90,7 @@ test: lint sanity docs unit hub integration hosts ## everything that must pass b
 test-matrix: setup compiler ## unit and integration tests on every supported ansible-core and Python found here
 	python tests/tools/matrix.py
 
-bench: setup ## measure against hf, aria2c and get_url
+bench: setup inference ## measure against hf, aria2c, get_url, pip and plain scripts
 	command -v aria2c >/dev/null || sh tests/tools/apt-install.sh aria2
 	python -m tests.bench
 

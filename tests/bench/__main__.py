@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .process import ROOT, BenchError, on_cores
 from .report import Report, around_figures, describe_machine
-from .scenarios import Bench, downloads, memory, python_environment, second_site_run, verification
+from .scenarios import Bench, downloads, memory, python_environment, second_site_run, smoke_test, verification
 from .workloads import Sizes, make_workloads
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -26,6 +26,7 @@ SCENARIOS = {
     "second-site-run": second_site_run,
     "memory": memory,
     "python-environment": python_environment,
+    "smoke-test": smoke_test,
 }
 
 

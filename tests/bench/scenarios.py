@@ -20,6 +20,7 @@ from .peers import DOWNLOADERS, VERIFIERS, Job, Work, download_model_generation
 from .process import BenchError, Usage, environment, on_cores, run, typical
 from .python import measure_environments
 from .report import Report, Row, Target
+from .smoke import measure_smoke
 from .workloads import MIB, Workload, Workloads, read_through, running_hub
 
 CDN_RATE = 60 * MIB  # bytes a second for each connection
@@ -136,7 +137,13 @@ def second_site_run(bench: Bench) -> None:
     workload = bench.workloads.many
     target = _emptied(bench.directory / "target")
     with running_hub(bench.directory) as endpoint:
-        variables = json.dumps({"model_store_root": str(target / "store"), "model_store_endpoint": endpoint})
+        # The files are random: nothing could run them.
+        store = {
+            "model_store_root": str(target / "store"),
+            "model_store_endpoint": endpoint,
+            "model_store_smoke": "off",
+        }
+        variables = json.dumps(store)
         inventory = str(workload.inventory / "hosts.json")
         command = ["ansible-playbook", "-i", inventory, "gpufleet.models.site", "-e", variables]
         environ = environment(target / "home", endpoint)
@@ -161,6 +168,11 @@ def second_site_run(bench: Bench) -> None:
 def python_environment(bench: Bench) -> None:
     """Install locked packages as the module and as pip do it."""
     measure_environments(bench.directory, bench.runs, bench.report)
+
+
+def smoke_test(bench: Bench) -> None:
+    """Load and run models as the module and as a plain script do it."""
+    measure_smoke(bench.directory, bench.runs, bench.report)
 
 
 def memory(bench: Bench) -> None:
