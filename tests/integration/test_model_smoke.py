@@ -261,11 +261,7 @@ def test_one_that_hangs_does_not_keep_the_others(host: SmokeHost, models: dict[s
     next(model for model in lock if model["name"].startswith("bert"))["smoke"] = {"timeout": 30}
     result = host.smoke(models=lock)
     assert_sentence(result, "bert.hanging_tokenizer: float32 on CPU: ", "was not done after 30 s")
-    assert {model["name"]: model["ok"] for model in result.models} == {
-        "planted": False,
-        "t5": True,
-        "xlm_roberta": True,
-    }
+    assert [model["name"] for model in result.models if model["ok"]] == ["t5", "xlm_roberta"]
     assert children(INFERENCE) == []
 
 
