@@ -76,6 +76,10 @@ _MEANINGS = (
         r"Failed to inspect Python interpreter from [^\n`]*`(?P<path>[^`\n]+)`",
         "{path} is no Python that works; name another one",
     ),
+    (
+        r"No solution found[^\n]* for split \(markers: (?P<where>[^\n]+)\)",
+        "no versions fit together where {where}: {cause}; change the requirements, or lock for fewer Pythons",
+    ),
     (r"No solution found", "no versions fit together: {cause}; change the requirements"),
 )
 

@@ -76,6 +76,12 @@ BEGIN = "Using Python 3.11.7 environment at: .new-079329ff63409ee4\nResolved 1 p
             "no versions fit together: Because a depends on b<1 and b>2, no; change",
         ),
         (
+            "error: No solution found when resolving dependencies for split (markers: python_full_version >= '3.14')\n"
+            "  cause: Because a==1.0 has no Linux-compatible wheels, no.\n\nhint: While\n",
+            "no versions fit together where python_full_version >= '3.14': Because a==1.0 has "
+            "no Linux-compatible wheels, no; change the requirements, or lock for fewer Pythons",
+        ),
+        (
             "error: something\n  new https://u:secret@host/\n",
             "uv ended with status 2: error: something new https://host/",
         ),
