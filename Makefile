@@ -62,7 +62,7 @@ integration: setup compiler ## tests of modules, role and playbooks through ansi
 
 # Containers get addresses of their own, which needs root, or sudo without a password.
 hosts: setup ## tests of the roles on real hosts: containers with systemd, over SSH
-	molecule test --scenario-name hosts
+	molecule test --scenario-name hosts --scenario-name python
 
 test: lint sanity docs unit hub integration hosts ## everything that must pass before a commit
 
