@@ -10,7 +10,8 @@ echo "environments: '$(find "$link.d" -maxdepth 1 -mindepth 1 -type d 2>/dev/nul
 echo "bytes: $(du --summarize --block-size=1 "$link.d" 2>/dev/null | cut -f 1)"
 if [ -e "$link/bin/python" ]; then
     echo "python: '$("$link/bin/python" -c 'import platform; print(platform.python_version())')'"
-    echo "check: '$("$link".uv/uv-* pip check --python "$link/bin/python" 2>&1 | tail -n 1)'"
+    uv=$(find "$link.uv" -name 'uv-*')
+    echo "check: '$("$uv" pip check --python "$link/bin/python" 2>&1 | tail -n 1)'"
     echo "packages:"
     "$link/bin/python" -c '
 from importlib.metadata import distributions
