@@ -175,6 +175,7 @@ freed_bytes:
   description:
     - How much of the disk is free again, or would be, after O(state=absent) or O(clean_cache=true). Files that an
       environment shares with the cache are free when the last one is gone.
+    - V(null) when there was nothing to remove.
   returned: success, with O(requirements) or O(state=absent)
   type: int
   sample: 1488924672
@@ -272,18 +273,20 @@ class EnvironmentManager:
                 self._require_own_place()
                 _require(driver_problem(locked_cuda(wanted.pins), self.driver))
             freed = self._cache_bytes(environments)
-            if self.check_mode or not (plan.changed or freed):
+            if self.check_mode or not (plan.changed or freed is not None):
                 return self._result_of(plan, environments, plan.use, freed)
-        executable = find_uv(self.params["uv"]) if plan.changed else ""
+        if plan.changed:
+            find_uv(self.params["uv"])  # before anything is made
         with Environments.create(self.link) as environments, self._writer(environments) as descriptor:
             # Another writer may have been faster.
             plan = plan_environment(self.link, environments, wanted)
             name = plan.use
             if plan.changed:
-                uv = self._uv(executable, environments, descriptor)
+                self._require_own_place()
+                uv = self._uv(environments, descriptor)
                 name = carry_out_plan(plan, environments, uv, self.driver, self.params["keep"])
             freed = self._cache_bytes(environments)
-            if freed:
+            if freed is not None:
                 with contextlib.suppress(OSError, StoreError):  # the next run removes what is left of it
                     environments.root.remove(CACHE)
             return self._result_of(plan, environments, name, freed)
@@ -294,10 +297,11 @@ class EnvironmentManager:
         if os.path.isabs(self.params["uv"]):
             require_trusted(self.params["uv"])
 
-    def _cache_bytes(self, environments: Environments | None) -> int:
-        """Return how much removing the cache frees, 0 when it stays."""
-        clean = environments is not None and self.params["clean_cache"]
-        return environments.freed_bytes([CACHE]) if environments and clean else 0
+    def _cache_bytes(self, environments: Environments | None) -> int | None:
+        """Return how much removing the cache frees, or None when it stays or there is none."""
+        if environments is None or not self.params["clean_cache"] or environments.root.stat(CACHE) is None:
+            return None
+        return environments.freed_bytes([CACHE])
 
     def _wanted(self) -> Wanted:
         managed: bool = self.params["managed_python"]
@@ -307,7 +311,8 @@ class EnvironmentManager:
         digest = environment_digest(pins, python, managed, platform.machine())
         return Wanted(digest, pins, requirements, python, self.imports)
 
-    def _uv(self, executable: str, environments: Environments, descriptor: int) -> Uv:
+    def _uv(self, environments: Environments, descriptor: int) -> Uv:
+        executable = find_uv(self.params["uv"])
         root = environments.root
         variables = {"UV_NO_MANAGED_PYTHON": "1", "UV_PYTHON_DOWNLOADS": "never"}
         if self.params["managed_python"]:
@@ -317,12 +322,12 @@ class EnvironmentManager:
         return Uv(executable, self.source, self.limit, root.path, root.join(CACHE), variables, (descriptor,), builds)
 
     def _result_of(
-        self, plan: EnvironmentPlan, environments: Environments | None, name: str | None, freed: int
+        self, plan: EnvironmentPlan, environments: Environments | None, name: str | None, freed: int | None
     ) -> dict[str, Any]:
         managed = self.params["managed_python"]
         return {
-            "changed": plan.changed or freed > 0,
-            "msg": f"{plan.summary}; the cache is removed" if freed else plan.summary,
+            "changed": plan.changed or freed is not None,
+            "msg": plan.summary if freed is None else f"{plan.summary}; the cache is removed",
             "freed_bytes": freed,
             "interpreter": None if managed else find_interpreter(plan.wanted.python),
             "diff": self._diff(plan.before, tuple(map(str, plan.wanted.pins))),
@@ -383,7 +388,7 @@ class EnvironmentManager:
         """Remove the link and everything behind it."""
         current = served(self.link)
         environments = Environments.open(self.link)
-        freed = 0
+        freed = None
         if environments is not None:
             with environments, self._writer(environments):
                 freed = environments.freed_bytes(environments.root.names())
