@@ -83,7 +83,7 @@ smoke: setup inference inference-cuda ## tests of the smoke test on tiny models 
 
 # Containers get addresses of their own, which needs root, or sudo without a password.
 hosts: setup ## tests of the roles on real hosts: containers with systemd, over SSH
-	molecule test --scenario-name hosts
+	molecule test --scenario-name hosts --scenario-name python
 
 test: lint sanity docs unit hub integration hosts ## everything that must pass before a commit
 

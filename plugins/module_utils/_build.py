@@ -14,6 +14,7 @@ from ._cuda import Driver
 from ._environments import Environments, Manifest, installed_packages, served, torch_cuda
 from ._errors import PythonError, StoreError
 from ._imports import try_environment
+from ._process import run_program
 from ._requirements import Pin
 from ._uv import Uv, oldest_python
 
@@ -109,12 +110,9 @@ def _torch(environments: Environments, name: str) -> str | None:
 def _build(wanted: Wanted, environments: Environments, uv: Uv, driver: Driver | None) -> str:
     name, directory = environments.start(wanted.digest)
     uv.make(wanted.python, directory)
-    about = read_configuration(directory)
-    version = about.get("version_info", "")
+    version = _python_version(directory, uv)
     if not oldest_python(version):
-        raise PythonError(
-            f"{wanted.python}: expected Python 3.10 or later, found {version or 'none'}; name another one"
-        )
+        raise PythonError(f"{wanted.python}: expected Python 3.10 or later, found {version}; name another one")
     uv.install(directory, wanted.requirements)
     cuda = torch_cuda(directory)
     try_environment(directory, wanted.imports, cuda, driver, uv.limit, uv.inherit)
@@ -123,12 +121,22 @@ def _build(wanted: Wanted, environments: Environments, uv: Uv, driver: Driver | 
         tuple(map(str, wanted.pins)),
         version,
         os.path.realpath(os.path.join(directory, "bin", "python")),
-        about.get("uv", ""),
+        read_configuration(directory).get("uv", ""),
         installed_packages(directory),
         cuda,
     )
     environments.finish(name, manifest)
     return name
+
+
+def _python_version(directory: str, uv: Uv) -> str:
+    """Ask an environment's Python for its version: its configuration may name only a part of it."""
+    python = os.path.join(directory, "bin", "python")
+    script = "import platform; print(platform.python_version())"
+    ended = run_program([python, "-I", "-c", script], os.environ, directory, uv.limit, inherit=uv.inherit)
+    if ended.status:
+        raise PythonError(f"{python} does not start: {' '.join(ended.errors.split())[-300:]}; name another Python")
+    return ended.output.strip()
 
 
 def read_configuration(directory: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -234,6 +235,22 @@ class Environments:
         for name in self.root.names():
             if name.startswith((_NEW, _OLD)):
                 self.root.remove(name)
+
+    def freed_bytes(self, names: Iterable[str]) -> int:
+        """Return how much of the disk is free again without these entries: files with a name elsewhere stay."""
+        seen: dict[int, int] = {}
+        freed = 0
+        for name in names:
+            status = self.root.stat(name)
+            found = [] if status is None else [(name, status)]
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                with self.root.subdirectory(name) as directory:
+                    found += directory.walk()
+            for _path, status in found:
+                seen[status.st_ino] = seen.get(status.st_ino, 0) + 1
+                if stat.S_ISDIR(status.st_mode) or seen[status.st_ino] == status.st_nlink:
+                    freed += status.st_blocks * 512
+        return freed
 
     def remove_all(self) -> None:
         """Remove the link, every environment, the cache, and the directory itself."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ._errors import InvalidInput
+from ._trust import require_trusted
 
 # NVML's error codes.
 _NO_PERMISSION = 4
@@ -45,15 +45,14 @@ def load_binding(venv: str | None) -> ModuleType | None:
     """Return nvidia-ml-py's one module, which needs nothing else of its environment; None without a recent one.
 
     :param venv: The environment that has it, made with whichever Python; None for the one of this Python.
-    :raises InvalidInput: When another account could have written it: it would run with our rights.
+    :raises InvalidInput: When another account could have put it there: it would run with our rights.
     """
     places = None if venv is None else glob.glob(os.path.join(glob.escape(venv), "lib", "python3*", "site-packages"))
     spec = importlib.machinery.PathFinder.find_spec("pynvml", places)
     if spec is None or spec.loader is None or spec.origin is None:
         return None
-    status = os.stat(spec.origin)
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-        raise InvalidInput(f"{spec.origin} can be written by another account and was not run; make it root's alone")
+    if venv is not None:  # this Python's own environment is running already
+        require_trusted(spec.origin)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.dont_write_bytecode = True  # nothing is changed on a host by looking at it

@@ -26,6 +26,7 @@ _REQUIREMENT = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\s*(?:\[[A-Za-z0-9._, -]*\])?\s*"
     rf"(?:{_VERSIONS}(?:\s*,\s*{_VERSIONS})*)?\s*(?:;[^\n]+)?"
 )
+_PYTHONS = re.compile(r"(?P<oldest>3\.(?P<minor>[1-9]\d)(?:\.\d+)?)(?P<later>\+?)")
 _LOCAL_CUDA = re.compile(r"cu(\d{2})(\d)")
 
 
@@ -127,10 +128,48 @@ def _versions(pins: tuple[Pin, ...]) -> dict[str, str]:
     return {name: ", ".join(sorted(set(versions))) for name, versions in found.items()}
 
 
-def project_file(requirements: list[str], python: str, sources: list[dict[str, Any]]) -> str:
+@dataclass(frozen=True)
+class Pythons:
+    """The versions of Python that a lock is for: all of a minor version from ``oldest`` on, or all later ones too."""
+
+    oldest: str
+    before: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Pythons:
+        """Read ``3.12`` or ``3.12+``.
+
+        :raises InvalidInput: When it is neither, or older than 3.10.
+        """
+        match = _PYTHONS.fullmatch(text)
+        if match is None:
+            raise InvalidInput(
+                f"python: expected a version from 3.10 on, with a plus sign for all later ones too, found {text!r}"
+            )
+        return cls(match["oldest"], None if match["later"] else f"3.{int(match['minor']) + 1}")
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The markers that hold on every host with one of them."""
+        linux = "sys_platform == 'linux'"
+        return (linux, f"python_full_version < '{self.before}'") if self.before else (linux,)
+
+    def simplified(self, lock: str) -> str:
+        """Return a lock without these markers: that it is for such hosts need not be said on each line."""
+
+        def simpler(match: re.Match[str]) -> str:
+            left = [marker for marker in match[2].split(" and ") if marker not in self.conditions]
+            return f"{match[1]} ; {' and '.join(left)}" if left else match[1]
+
+        return re.sub(r"^(\S+) ; ([^()\n]+)(?= \\$)", simpler, lock, flags=re.MULTILINE)
+
+    def __str__(self) -> str:
+        return self.oldest if self.before else f"{self.oldest} or later"
+
+
+def project_file(requirements: list[str], pythons: Pythons, sources: list[dict[str, Any]]) -> str:
     """Return a pyproject.toml from which uv resolves requirements for Linux.
 
-    :param python: The oldest version of Python.
     :param sources: Indexes (``url``) from which some ``packages`` come, and nothing else does.
     :raises InvalidInput: When one of them cannot be said in such a file.
     """
@@ -143,10 +182,9 @@ def project_file(requirements: list[str], python: str, sources: list[dict[str, A
         "[project]",
         'name = "gpufleet-requirements"',
         'version = "0"',
-        f"requires-python = {json.dumps(f'>={python}')}",
         f"dependencies = {json.dumps(requirements, ensure_ascii=False)}",
         "[tool.uv]",
-        "environments = [\"sys_platform == 'linux'\"]",
+        f"environments = {json.dumps([' and '.join(pythons.conditions)])}",
     ]
     for number, source in enumerate(sources):
         if not re.match(r"(?:https?|file)://[^@\s]+\Z", source["url"]):

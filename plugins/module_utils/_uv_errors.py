@@ -18,6 +18,10 @@ _DOWNLOAD = r"Failed to download `(?P<name>[^`\n]+)`[\s\S]*"
 _MEANINGS = (
     (r"No space left on device", "the disk is full; free space, or choose another path"),
     (
+        r"Hash mismatch for `(?P<name>cpython-[^`\n]+)`",
+        "{name} is not the Python that uv expects: its SHA-256 differs; look at where UV_PYTHON_INSTALL_MIRROR points",
+    ),
+    (
         r"Hash mismatch for `(?P<name>[^`\n]+)`",
         "{name} is not the file that was locked: its SHA-256 differs; find out who replaced it, or lock again",
     ),
@@ -57,7 +61,7 @@ _MEANINGS = (
         "{name} is not in find_links, and offline forbids to ask for it; add its file",
     ),
     (
-        r"(?P<name>\S+) was not found in the (?:package registry|provided package locations)",
+        r"(?P<name>[^\s{]+)(?:\{[^}\n]+\})? was not found in the (?:package registry|provided package locations)",
         "{name} was not found; look at its name, at the index, and at the index's user and password",
     ),
     (
@@ -69,12 +73,20 @@ _MEANINGS = (
         "{name} requires {what}, but {found}; lock again, so that the lock is complete",
     ),
     (
+        r"No interpreter found for (?P<name>[^\n]+) in managed installations\n",
+        "uv has no {name} to download; name another version",
+    ),
+    (
         r"No interpreter found (?P<where>[^\n]+)",
         "no interpreter found {where}; install that Python, name the path of another one, or use managed_python",
     ),
     (
         r"Failed to inspect Python interpreter from [^\n`]*`(?P<path>[^`\n]+)`",
         "{path} is no Python that works; name another one",
+    ),
+    (
+        r"No solution found[^\n]* for split \(markers: (?P<where>[^\n]+)\)",
+        "no versions fit together where {where}: {cause}; change the requirements, or lock for fewer Pythons",
     ),
     (r"No solution found", "no versions fit together: {cause}; change the requirements"),
 )

@@ -36,7 +36,8 @@ options:
     description:
       - Where the environment is found, an absolute path. It is a symbolic link; what it points to lies beside it, in
         the directory with C(.d) after its name, and so do a cache of packages and the Pythons of O(managed_python).
-      - Anything else that is there already is left alone, and is an error.
+      - Anything else that is there already is left alone, and is an error. So is a place that another account could
+        change, as what lies there is run with the rights of the task.
     type: path
     default: /opt/models/env
   state:
@@ -86,7 +87,7 @@ options:
     default: 2
   clean_cache:
     description:
-      - Remove the cache of packages after an environment was built.
+      - Remove the cache of packages, after an environment was built or when there is nothing to build.
     type: bool
     default: false
   lock_timeout:
@@ -170,6 +171,14 @@ torch_cuda:
   returned: success
   type: str
   sample: "12.8"
+freed_bytes:
+  description:
+    - How much of the disk is free again, or would be, after O(state=absent) or O(clean_cache=true). Files that an
+      environment shares with the cache are free when the last one is gone.
+    - V(null) when there was nothing to remove.
+  returned: success, with O(requirements) or O(state=absent)
+  type: int
+  sample: 1488924672
 interpreter:
   description: Where the host has the wanted Python; V(null) when it has none, or with O(managed_python).
   returned: success, with O(requirements)
@@ -212,6 +221,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._requirements impo
     locked_cuda,
     parse_requirements,
 )
+from ansible_collections.gpufleet.models.plugins.module_utils._trust import require_trusted
 from ansible_collections.gpufleet.models.plugins.module_utils._uv import (
     PACKAGE_ARGUMENTS,
     Uv,
@@ -259,23 +269,39 @@ class EnvironmentManager:
         wanted = self._wanted()
         with Environments.open(self.link) or contextlib.nullcontext() as environments:
             plan = plan_environment(self.link, environments, wanted)
-            if not plan.changed:
-                return self._result_of(plan, environments, plan.use)
-            _require(driver_problem(locked_cuda(wanted.pins), self.driver))
-            if self.check_mode:
-                return self._result_of(plan, environments, plan.use)
-        executable = find_uv(self.params["uv"])
+            if plan.changed:
+                self._require_own_place()
+                _require(driver_problem(locked_cuda(wanted.pins), self.driver))
+            freed = self._cache_bytes(environments)
+            if self.check_mode or not (plan.changed or freed is not None):
+                return self._result_of(plan, environments, plan.use, freed)
+        if plan.changed:
+            find_uv(self.params["uv"])  # before anything is made
         with Environments.create(self.link) as environments, self._writer(environments) as descriptor:
             # Another writer may have been faster.
             plan = plan_environment(self.link, environments, wanted)
             name = plan.use
             if plan.changed:
-                uv = self._uv(executable, environments, descriptor)
+                self._require_own_place()
+                uv = self._uv(environments, descriptor)
                 name = carry_out_plan(plan, environments, uv, self.driver, self.params["keep"])
-            if plan.changed and self.params["clean_cache"]:
-                with contextlib.suppress(OSError, StoreError):
+            freed = self._cache_bytes(environments)
+            if freed is not None:
+                with contextlib.suppress(OSError, StoreError):  # the next run removes what is left of it
                     environments.root.remove(CACHE)
-            return self._result_of(plan, environments, name)
+            return self._result_of(plan, environments, name, freed)
+
+    def _require_own_place(self) -> None:
+        """Require that nobody else can change what is run here."""
+        require_trusted(Environments.directory_of(self.link))
+        if os.path.isabs(self.params["uv"]):
+            require_trusted(self.params["uv"])
+
+    def _cache_bytes(self, environments: Environments | None) -> int | None:
+        """Return how much removing the cache frees, or None when it stays or there is none."""
+        if environments is None or not self.params["clean_cache"] or environments.root.stat(CACHE) is None:
+            return None
+        return environments.freed_bytes([CACHE])
 
     def _wanted(self) -> Wanted:
         managed: bool = self.params["managed_python"]
@@ -285,7 +311,8 @@ class EnvironmentManager:
         digest = environment_digest(pins, python, managed, platform.machine())
         return Wanted(digest, pins, requirements, python, self.imports)
 
-    def _uv(self, executable: str, environments: Environments, descriptor: int) -> Uv:
+    def _uv(self, environments: Environments, descriptor: int) -> Uv:
+        executable = find_uv(self.params["uv"])
         root = environments.root
         variables = {"UV_NO_MANAGED_PYTHON": "1", "UV_PYTHON_DOWNLOADS": "never"}
         if self.params["managed_python"]:
@@ -294,11 +321,14 @@ class EnvironmentManager:
         builds: bool = self.params["source_builds"]
         return Uv(executable, self.source, self.limit, root.path, root.join(CACHE), variables, (descriptor,), builds)
 
-    def _result_of(self, plan: EnvironmentPlan, environments: Environments | None, name: str | None) -> dict[str, Any]:
+    def _result_of(
+        self, plan: EnvironmentPlan, environments: Environments | None, name: str | None, freed: int | None
+    ) -> dict[str, Any]:
         managed = self.params["managed_python"]
         return {
-            "changed": plan.changed,
-            "msg": plan.summary,
+            "changed": plan.changed or freed is not None,
+            "msg": plan.summary if freed is None else f"{plan.summary}; the cache is removed",
+            "freed_bytes": freed,
             "interpreter": None if managed else find_interpreter(plan.wanted.python),
             "diff": self._diff(plan.before, tuple(map(str, plan.wanted.pins))),
             **self._facts(environments, name, plan.previous),
@@ -339,6 +369,7 @@ class EnvironmentManager:
             problem, manifest = environments.problem(name), environments.manifest(name)
             if problem is not None or manifest is None:
                 raise PythonError(f"environment {name} cannot be served: {problem}; build it again from its lock")
+            require_trusted(environments.path(name))
             if not self.check_mode:
                 directory, cuda = environments.path(name), manifest.torch_cuda
                 try_environment(directory, self.imports, cuda, self.driver, self.limit, (descriptor,))
@@ -357,8 +388,10 @@ class EnvironmentManager:
         """Remove the link and everything behind it."""
         current = served(self.link)
         environments = Environments.open(self.link)
+        freed = None
         if environments is not None:
             with environments, self._writer(environments):
+                freed = environments.freed_bytes(environments.root.names())
                 if not self.check_mode:
                     environments.remove_all()
         elif current is not None and not self.check_mode:
@@ -367,6 +400,7 @@ class EnvironmentManager:
         return {
             "changed": changed,
             "msg": f"remove {self.link} with everything behind it" if changed else f"{self.link} is not there",
+            "freed_bytes": freed,
             **self._facts(None, None, current),
         }
 

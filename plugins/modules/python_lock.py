@@ -42,7 +42,8 @@ options:
     required: true
   python:
     description:
-      - The oldest Python of the hosts, from 3.10 on.
+      - The Python of the hosts, from 3.10 on. V(3.12) is that version alone, V(3.12+) also all later ones, for hosts
+        that differ.
     type: str
     default: "3.12"
   sources:
@@ -127,6 +128,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._errors import Inv
 from ansible_collections.gpufleet.models.plugins.module_utils._module import run_module
 from ansible_collections.gpufleet.models.plugins.module_utils._process import Limit
 from ansible_collections.gpufleet.models.plugins.module_utils._requirements import (
+    Pythons,
     compare,
     parse_requirements,
     project_file,
@@ -135,18 +137,14 @@ from ansible_collections.gpufleet.models.plugins.module_utils._uv import (
     PACKAGE_ARGUMENTS,
     Uv,
     find_uv,
-    parse_python,
     source_of,
 )
 
 _HEADER = """\
-# Locked by gpufleet.models.python_lock, for Python {python} or later on Linux.
+# Locked by gpufleet.models.python_lock, for Python {pythons} on Linux.
 # Change the requirements and lock again, not this file.
 """
 _NAME = "python.lock.txt"
-
-# That the lock is for Linux need not be said on each line.
-_LINUX = re.compile(r" (?:;|and) sys_platform == 'linux'(?= \\$)", re.MULTILINE)
 
 
 class PythonLockManager:
@@ -156,10 +154,10 @@ class PythonLockManager:
         self.module = module
         params = module.params
         self.dest: str = params["dest"]
-        self.python = parse_python(params["python"], True)
+        self.pythons = Pythons.parse(params["python"])
         self.upgrade = parse_upgrade(params["upgrade"])
         self.source = source_of(params)
-        self.project = project_file(params["requirements"], self.python, params["sources"])
+        self.project = project_file(params["requirements"], self.pythons, params["sources"])
         self.uv = find_uv(params["uv"])
         self.limit = Limit.of(params["timeout"], cancelled)
 
@@ -186,12 +184,12 @@ class PythonLockManager:
             # The project file is configuration that shall be read.
             variables = {"UV_NO_CONFIG": "0", "UV_PYTHON_DOWNLOADS": "never"}
             uv = Uv(self.uv, self.source, self.limit, directory, None, variables)
-            options = ["--universal", "--generate-hashes", "--no-header", "--python-version", self.python]
+            options = ["--universal", "--generate-hashes", "--no-header", "--python-version", self.pythons.oldest]
             options += ["--python", sys.executable, "--output-file", _NAME, *self.upgrade]
             uv.run("pip", "compile", "pyproject.toml", *options)
             with open(lock, encoding="utf-8") as stream:
                 text = re.sub(r"\A(#.*\n)+", "", stream.read())
-            return _HEADER.format(python=self.python) + _LINUX.sub("", text)
+            return _HEADER.format(pythons=self.pythons) + self.pythons.simplified(text)
 
     def _read(self) -> str:
         try:

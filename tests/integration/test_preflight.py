@@ -185,18 +185,26 @@ def test_an_endpoint_with_a_password(host: Host, tiny: dict[str, Any]) -> None:
     assert "s3cret" not in result.msg
 
 
-@pytest.mark.parametrize("mode", [0o666, 0o644])
-def test_a_binding_that_another_account_wrote_is_not_run(
-    host: Host, gpus: Gpus, tiny: dict[str, Any], venv: Path, tmp_path: Path, mode: int
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("mode", "pynvml.py can be written by everybody"),
+        ("owner", "pynvml.py belongs to nobody"),
+        ("above", "env belongs to nobody"),
+    ],
+)
+def test_a_binding_that_another_account_could_replace_is_not_run(
+    host: Host, gpus: Gpus, tiny: dict[str, Any], venv: Path, tmp_path: Path, what: str, words: str
 ) -> None:
     gpus(gpu_host(H100))
     (binding,) = venv.rglob("pynvml.py")
     binding.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
-    binding.chmod(mode)
-    if mode == 0o644:
-        os.chown(binding, 65534, 65534)
+    if what == "mode":
+        binding.chmod(0o666)
+    else:
+        os.chown(binding if what == "owner" else venv, 65534, 65534)
     result = host.run("model_preflight", models=[{**tiny, "requires": {}}], venv=str(venv))
-    assert_sentence(result, "can be written by another account and was not run")
+    assert_sentence(result, words, "could replace what runs")
     assert not (tmp_path / "ran").exists()
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -444,13 +445,14 @@ def disk(host: PythonHost) -> Iterator[Path]:
 
 def test_absent_frees_the_disk(host: PythonHost, disk: Path) -> None:
     def used() -> int:
-        listing = subprocess.run(["df", "--output=used,iused", str(disk)], capture_output=True, text=True, check=True)
-        return int(listing.stdout.split()[2])
+        listing = subprocess.run(["df", "--output=used", str(disk)], capture_output=True, text=True, check=True)
+        return int(listing.stdout.split()[1]) * 1024
 
     before = used()
     host.ok(APPLE, LARGE)
     host.ok(APPLE_2)
-    assert used() > before + 1024
+    there = used()
+    assert there > before + 1024 * 1024
     check = host.ok(state="absent", _ansible_check_mode=True)
     host.assert_serves(APPLE_2)
     real = host.ok(state="absent")
@@ -458,16 +460,31 @@ def test_absent_frees_the_disk(host: PythonHost, disk: Path) -> None:
     assert real.changed
     assert list(disk.iterdir()) == []
     assert used() == before
+    assert check.freed_bytes == real.freed_bytes == there - before
     for mode in ({"_ansible_check_mode": True}, {}):
-        assert not host.ok(state="absent", **mode).changed
+        again = host.ok(state="absent", **mode)
+        assert (again.changed, again.freed_bytes) == (False, None)
 
 
 def test_clean_cache(host: PythonHost) -> None:
     host.ok(APPLE)
     assert (host.directory / ".cache").is_dir()
-    host.ok(APPLE_2, clean_cache=True)
+    assert host.ok(APPLE_2).freed_bytes is None
+    # Also where there is nothing to build; what an environment shares with it is not free by that.
+    check = host.ok(APPLE_2, clean_cache=True, uv="/nonexistent", _ansible_check_mode=True)
+    assert (host.directory / ".cache").is_dir()
+    real = host.ok(APPLE_2, clean_cache=True, uv="/nonexistent")
+    for result in (check, real):
+        assert result.changed
+        assert result.msg.endswith("is served already; the cache is removed")
+        assert 0 < result.freed_bytes < 1024 * 1024
     assert not (host.directory / ".cache").exists()
     host.assert_serves(APPLE_2)
+    for mode in ({"_ansible_check_mode": True}, {}):
+        assert not host.ok(APPLE_2, clean_cache=True, **mode).changed
+    host.ok(APPLE, PEAR, clean_cache=True)
+    assert not (host.directory / ".cache").exists()
+    host.assert_serves(APPLE, PEAR)
 
 
 @pytest.mark.parametrize("kind", ["directory", "file", "link"])
@@ -493,6 +510,27 @@ def test_directory_that_is_not_ours_is_left_alone(host: PythonHost) -> None:
     for arguments in ({"requirements": APPLE.pin}, {"state": "absent"}):
         assert_sentence(host.run(**arguments), str(host.directory), "not made by this module")
     assert snapshot(host.directory) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["above", "environments", "uv"])
+def test_nothing_runs_that_another_account_could_replace(serving: PythonHost, what: str) -> None:
+    uv = serving.home / "uv"
+    shutil.copy(Path(sys.executable).parent / "uv", uv)
+    culprit = {"above": serving.link.parent, "environments": serving.directory, "uv": uv}[what]
+    os.chown(culprit, 65534, -1)
+    for mode in ({"_ansible_check_mode": True}, {}):
+        assert_sentence(serving.run(APPLE_2, uv=str(uv), **mode), f"{culprit} belongs to nobody", "is served as before")
+    assert serving.index.requests == []
+    serving.assert_serves(APPLE)
+    # What is served is served; nothing is run for that.
+    assert not serving.ok(APPLE, uv=str(uv)).changed
+    os.chown(culprit, 0, -1)
+    first = serving.environments()[0]
+    serving.ok(APPLE_2, uv=str(uv))
+    os.chown(serving.directory / first, 65534, -1)
+    assert_sentence(serving.run(environment="previous"), f"{first} belongs to nobody", "is served as before")
+    serving.assert_serves(APPLE_2)
 
 
 def test_umask_of_the_caller_does_not_count(host: PythonHost) -> None:

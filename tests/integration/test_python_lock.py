@@ -119,6 +119,20 @@ def test_a_package_from_an_index_of_its_own(locker: Locker) -> None:
     }
 
 
+def test_for_one_python_or_for_all_later_ones(locker: Locker) -> None:
+    """What only other versions of Python need cannot fail the lock, as there is nobody to have them."""
+    modern = Wheel("modern", "1.0", requires=("pear ; python_version >= '3.13'", "quince ; python_version >= '3.14'"))
+    locker.index.wheels.append(modern)
+    assert [package["name"] for package in locker.ok("modern", python="3.12").packages] == ["modern"]
+    assert "for Python 3.12 on Linux" in locker.text()
+    assert ";" not in locker.text()
+    assert_sentence(locker.run("modern", python="3.12+"), "quince")
+    locker.index.wheels.append(Wheel("quince", "1.0"))
+    locker.ok("modern", python="3.12+")
+    assert "for Python 3.12 or later on Linux" in locker.text()
+    assert "pear==1.0 ; python_full_version >= '3.13'" in locker.text()
+
+
 def test_find_links_offline(locker: Locker, tmp_path: Path) -> None:
     APPLE.write(tmp_path / "wheels")
     locker.ok("apple", index_url=None, find_links=[str(tmp_path / "wheels")], offline=True)

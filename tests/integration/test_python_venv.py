@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,19 +52,23 @@ class Fleet:
             "python_venv_index_url": index.url,
             "python_venv_environment": {"UV_HTTP_RETRIES": "0"},
             # As if an earlier run had put it there.
-            "python_venv_uv": str(UV),
+            "python_venv_uv": shutil.copy(UV, directory),
         }
 
     def play(self, entry: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run an entry point of the role."""
-        inventory = {"all": {"hosts": self.hosts, "vars": self.variables}}
-        self.inventory.write_text(yaml.safe_dump(inventory), encoding="utf-8")
         role = {"name": "gpufleet.models.python_venv", "tasks_from": entry}
         play = {"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.import_role": role}]}
         playbook = self.home / "play.yml"
         playbook.write_text(yaml.safe_dump([play]), encoding="utf-8")
+        return self.playbook(str(playbook), *arguments)
+
+    def playbook(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook, of the collection or by its path."""
+        inventory = {"all": {"hosts": self.hosts, "vars": self.variables}}
+        self.inventory.write_text(yaml.safe_dump(inventory), encoding="utf-8")
         return subprocess.run(
-            ["ansible-playbook", "-i", str(self.inventory), str(playbook), *arguments],
+            ["ansible-playbook", "-i", str(self.inventory), name, *arguments],
             env=environment(self.home, ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".collections")),
             cwd=self.home,
             capture_output=True,
@@ -145,6 +150,19 @@ def test_an_upgrade_and_the_way_back(upgraded: Fleet) -> None:
     assert upgraded.packages()["psutil"] == "2.0"
 
 
+def test_the_playbook_goes_back(upgraded: Fleet) -> None:
+    first = upgraded.name()
+    upgraded.ok("main")
+    upgraded.hosts["gpu-2"] = {"python_venv_groups": [], "ansible_python_interpreter": "/nonexistent"}
+    process = upgraded.playbook("gpufleet.models.rollback_python")
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert f"serves environment {first} with Python 3." in process.stdout
+    assert upgraded.name() == first
+    assert upgraded.packages()["psutil"] == "1.0"
+    assert "no earlier environment" in upgraded.playbook("gpufleet.models.rollback_python").stdout
+    assert upgraded.name() == first
+
+
 def test_a_failure_leaves_what_was_served(upgraded: Fleet) -> None:
     first, before = upgraded.name(), upgraded.packages()
     with upgraded.index.fault(PSUTIL_2, "flipped"):
@@ -194,6 +212,29 @@ def test_env_file(fleet: Fleet) -> None:
     assert fleet.ok("main") == 0
 
 
+def test_the_cache_is_removed_on_request(fleet: Fleet) -> None:
+    fleet.ok("lock")
+    fleet.ok("main")
+    cache = fleet.root / "env.d" / ".cache"
+    assert cache.is_dir()
+    fleet.variables["python_venv_clean_cache"] = True
+    assert fleet.ok("main", "--check") == 1
+    assert fleet.ok("main") == 1
+    assert not cache.exists()
+    assert fleet.ok("main") == 0
+    assert fleet.packages() == {"prometheus-client": "1.0", "psutil": "1.0"}
+
+
+def test_a_python_that_cannot_be_had(fleet: Fleet) -> None:
+    """The sentence tells the ways out. Nothing of this machine shall be changed to find out."""
+    fleet.ok("lock")
+    fleet.variables["python_venv_python"] = "3.98"
+    output = fleet.fails("main", "--check")
+    assert "python_venv_python: expected Python 3.98, found none, and python3.98 could not be installed (" in output
+    found = ".".join(map(str, sys.version_info[:2]))
+    assert f"such as {found}, the path of an interpreter, or let uv bring one with python_venv_managed_python" in output
+
+
 def test_absent(fleet: Fleet) -> None:
     fleet.ok("lock")
     fleet.ok("main")
@@ -217,16 +258,49 @@ def test_one_lock_for_all_hosts_that_name_it(fleet: Fleet) -> None:
     other = fleet.inventory.parent / "facts.lock.txt"
     fleet.hosts = {
         "gpu-1": {"python_venv_groups": []},
-        "gpu-2": {"python_venv_groups": ["monitoring"]},
-        "gpu-3": {"python_venv_groups": ["facts"]},
+        "gpu-2": {},
+        "gpu-3": {"python_venv_groups": ["monitoring", "monitoring"]},
         "gpu-4": {"python_venv_groups": ["facts"], "python_venv_lock": str(other)},
     }
-    process = fleet.play("lock")
-    assert process.returncode == 0, process.stdout + process.stderr
-    locked = fleet.lock_file.read_text(encoding="utf-8")
-    assert all(f"{name}==" in locked for name in ("nvidia-ml-py", "prometheus-client", "psutil"))
+    fleet.ok("lock")
+    assert "psutil==" in fleet.lock_file.read_text(encoding="utf-8")
+    assert "nvidia-ml-py" not in fleet.lock_file.read_text(encoding="utf-8")
     assert "psutil" not in other.read_text(encoding="utf-8")
     assert "nvidia-ml-py==" in other.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("python_venv_groups", ["monitoring", "facts"]),
+        ("python_venv_extra_requirements", ["psutil < 2"]),
+        ("python_venv_torch", "cpu"),
+        ("python_venv_lock_python", "3.12"),
+        ("python_venv_index_url", "http://reader:QxZ7password@127.0.0.1:9/simple"),
+        ("python_venv_extra_index_urls", ["http://127.0.0.1:9/simple"]),
+        ("python_venv_controller_find_links", ["/mnt/wheels"]),
+    ],
+)
+def test_hosts_that_share_a_lock_must_agree(fleet: Fleet, variable: str, value: Any) -> None:
+    fleet.hosts = {"gpu-1": {}, "gpu-2": {}, "gpu-3": {variable: value}}
+    output = fleet.fails("lock", "-vv")
+    assert f"{fleet.lock_file}: gpu-1 and gpu-3 share it and differ in {variable}; make them agree" in output
+    assert "QxZ7password" not in output
+    assert fleet.index.requests == []
+    assert not fleet.lock_file.exists()
+
+
+def test_a_lock_is_not_made_for_a_part_of_its_hosts(fleet: Fleet) -> None:
+    fleet.hosts = {"gpu-1": {}, "gpu-2": {"python_venv_groups": ["monitoring", "facts"]}}
+    for limit in fleet.hosts:
+        assert "shares it and has no part in this run; lock for all hosts" in fleet.fails("lock", "--limit", limit)
+    assert not fleet.lock_file.exists()
+    # Others may stay away.
+    fleet.hosts["gpu-2"]["python_venv_lock"] = str(fleet.inventory.parent / "other.lock.txt")
+    fleet.hosts["gpu-3"] = {"python_venv_groups": []}
+    fleet.ok("lock", "--limit", "gpu-1")
+    assert not (fleet.inventory.parent / "other.lock.txt").exists()
+    assert fleet.lock_file.exists()
 
 
 def test_what_is_missing_is_named(fleet: Fleet) -> None:
@@ -240,15 +314,7 @@ def test_what_is_missing_is_named(fleet: Fleet) -> None:
 def test_the_playbook_locks_models_and_packages(fleet: Fleet, hub: Hub) -> None:
     fleet.variables["model_catalog"] = [{"name": "tiny", "repo_id": "acme/tiny"}]
     fleet.variables["model_store_endpoint"] = hub.endpoint
-    fleet.ok("lock", "--check")  # writes the inventory
-    process = subprocess.run(
-        ["ansible-playbook", "-i", str(fleet.inventory), "gpufleet.models.lock"],
-        env=environment(fleet.home, ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".collections")),
-        cwd=fleet.home,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = fleet.playbook("gpufleet.models.lock")
     assert process.returncode == 0, process.stdout + process.stderr
     assert fleet.lock_file.exists()
     assert (fleet.inventory.parent / "models.lock.json").exists()

@@ -13,6 +13,7 @@ from hypothesis import given
 
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput
 from ansible_collections.gpufleet.models.plugins.module_utils._requirements import (
+    Pythons,
     compare,
     environment_digest,
     locked_cuda,
@@ -116,7 +117,9 @@ def test_compare() -> None:
 
 def test_project_file() -> None:
     text = project_file(
-        ['psycopg[binary] ; python_version > "3"'], "3.12", [{"url": "https://x/cpu", "packages": ["A_b"]}]
+        ['psycopg[binary] ; python_version > "3"'],
+        Pythons.parse("3.12"),
+        [{"url": "https://x/cpu", "packages": ["A_b"]}],
     )
     assert 'dependencies = ["psycopg[binary] ; python_version > \\"3\\""]' in text
     assert '"a-b" = {index = "source-0"}' in text
@@ -138,4 +141,46 @@ def test_project_file() -> None:
 )
 def test_project_file_refuses(requirements: list[str], sources: list[dict[str, Any]]) -> None:
     with pytest.raises(InvalidInput):
-        project_file(requirements, "3.12", sources)
+        project_file(requirements, Pythons.parse("3.12"), sources)
+
+
+@pytest.mark.parametrize(
+    ("text", "oldest", "conditions", "said"),
+    [
+        ("3.10", "3.10", ["sys_platform == 'linux'", "python_full_version < '3.11'"], "3.10"),
+        ("3.12.4", "3.12.4", ["sys_platform == 'linux'", "python_full_version < '3.13'"], "3.12.4"),
+        ("3.10+", "3.10", ["sys_platform == 'linux'"], "3.10 or later"),
+    ],
+)
+def test_pythons(text: str, oldest: str, conditions: list[str], said: str) -> None:
+    pythons = Pythons.parse(text)
+    assert (pythons.oldest, list(pythons.conditions), str(pythons)) == (oldest, conditions, said)
+
+
+def test_what_holds_on_all_hosts_is_not_said() -> None:
+    lock = """\
+a==1 ; python_full_version < '3.12' and sys_platform == 'linux' \\
+    --hash=sha256:x
+b==1 ; python_full_version < '3.12' and implementation_name != 'pypy' and sys_platform == 'linux' \\
+    --hash=sha256:x
+c==1 ; (python_full_version < '3.12' and sys_platform == 'linux') or (sys_platform == 'linux') \\
+    --hash=sha256:x
+d==1 ; python_full_version < '3.11.3' and sys_platform == 'linux' \\
+    --hash=sha256:x
+"""
+    simple = Pythons.parse("3.11").simplified(lock)
+    assert [line for line in simple.splitlines() if "hash" not in line] == [
+        "a==1 \\",
+        "b==1 ; implementation_name != 'pypy' \\",
+        "c==1 ; (python_full_version < '3.12' and sys_platform == 'linux') or (sys_platform == 'linux') \\",
+        "d==1 ; python_full_version < '3.11.3' \\",
+    ]
+    assert simple.count("hash") == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "3.9", "3.9+", "2.7", "3.12-", ">=3.12", "3.12++", "/usr/bin/python3", "3.12\n"]
+)
+def test_pythons_refuses(text: str) -> None:
+    with pytest.raises(InvalidInput, match="python: expected a version"):
+        Pythons.parse(text)

@@ -72,8 +72,26 @@ BEGIN = "Using Python 3.11.7 environment at: .new-079329ff63409ee4\nResolved 1 p
             "/bin/true is no Python that works",
         ),
         (
+            "error: No interpreter found for Python 3.98 in managed installations\n\nhint: uv embeds\n",
+            "uv has no Python 3.98 to download; name another version",
+        ),
+        (
+            "  cause: Hash mismatch for `cpython-3.12.1-linux-x86_64-gnu`\n",
+            "cpython-3.12.1-linux-x86_64-gnu is not the Python that uv expects: its SHA-256 differs; look",
+        ),
+        (
+            "cause: Because a{python_full_version < '3.11.3'} was not found in the package registry and you\n",
+            "a was not found; look",
+        ),
+        (
             "error: No solution found when resolving dependencies\n  cause: Because a depends on b<1 and b>2, no.\n",
             "no versions fit together: Because a depends on b<1 and b>2, no; change",
+        ),
+        (
+            "error: No solution found when resolving dependencies for split (markers: python_full_version >= '3.14')\n"
+            "  cause: Because a==1.0 has no Linux-compatible wheels, no.\n\nhint: While\n",
+            "no versions fit together where python_full_version >= '3.14': Because a==1.0 has "
+            "no Linux-compatible wheels, no; change the requirements, or lock for fewer Pythons",
         ),
         (
             "error: something\n  new https://u:secret@host/\n",
