@@ -184,8 +184,7 @@ def run_tests(tests: Sequence[Test], devices: Sequence[Device], venv: str, cance
     :raises Cancelled: When a signal came.
     """
     jobs = [test.job for test in tests if test.job is not None]
-    python = os.path.join(venv, "bin", "python")
-    attempts = iter(run_jobs(jobs, devices, python, cancelled) if jobs else [])
+    attempts = iter(run_jobs(jobs, devices, venv, cancelled) if jobs else [])
     outcomes = []
     for test in tests:
         tried = tuple(next(attempts)) if test.job is not None else ()
