@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any, Callable
@@ -90,6 +90,14 @@ def describe(facts: Mapping[str, Any]) -> str:
         )
     names = sorted({gpu["name"] or "unnamed" for gpu in facts["gpus"]})
     return f"driver {facts['driver_version']}, {len(facts['gpus'])} GPUs: {', '.join(names) or 'none'}"
+
+
+def working_parts(facts: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield what a program can have for itself, each time with its GPU: a GPU that works, or its MIG devices."""
+    for gpu in facts["gpus"]:
+        if gpu["state"] == "ok":
+            for part in gpu["mig"]["devices"] if gpu["mig"] and gpu["mig"]["enabled"] else [gpu]:
+                yield gpu, part
 
 
 def _ask_library(nvml: ModuleType) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._gpu_facts import describe
+from ._gpu_facts import describe, working_parts
 from ._lockfile import Model, check_mapping, is_count, require_keys, unexpected
 
 _VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})")
@@ -76,7 +76,7 @@ def unmet(models: Iterable[Model], facts: Mapping[str, Any]) -> list[str]:
 
     :param facts: What :func:`gather_facts` returned there.
     """
-    devices = list(_devices(facts["gpus"]))
+    devices = list(_devices(facts))
     sentences = []
     for model in models:
         required = parse_requirements(f"{model.name}.requires", model.requires)
@@ -96,20 +96,16 @@ def find_memory(facts: Mapping[str, Any]) -> int | None:
 
     :param facts: What :func:`gather_facts` returned.
     """
-    sizes = [device.memory_mib for device in _devices(facts["gpus"])]
+    sizes = [device.memory_mib for device in _devices(facts)]
     return max((size for size in sizes if size is not None), default=None) if None not in sizes else None
 
 
-def _devices(gpus: Iterable[Mapping[str, Any]]) -> Iterator[Device]:
-    for gpu in gpus:
-        if gpu["state"] != "ok":
-            continue
+def _devices(facts: Mapping[str, Any]) -> Iterator[Device]:
+    for gpu, part in working_parts(facts):
         match = _VERSION.fullmatch(gpu["compute_capability"] or "0.0")
         capability = (int(match.group(1)), int(match.group(2))) if match else (0, 0)
-        parts = gpu["mig"]["devices"] if gpu["mig"] and gpu["mig"]["enabled"] else [gpu]
-        for part in parts:
-            memory = part["memory"] and part["memory"]["total_mib"]
-            yield Device(part["name"] or "unnamed GPU", memory, capability)
+        memory = part["memory"] and part["memory"]["total_mib"]
+        yield Device(part["name"] or "unnamed GPU", memory, capability)
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ._cuda import loaded_driver
 from ._errors import InvalidInput
-from ._gpu_facts import describe, gather_facts
+from ._gpu_facts import describe, gather_facts, working_parts
 from ._gpu_requirements import parse_requirements
 from ._lockfile import Model
 from ._smoke_judge import Check, Golden, judge
@@ -160,15 +160,9 @@ def find_devices(venv: str) -> tuple[list[Device], str]:
     """
     facts = gather_facts(venv)
     devices = []
-    for gpu in facts["gpus"]:
-        if gpu["state"] != "ok":
-            continue
-        parts: Iterable[Mapping[str, Any]] = [gpu]
-        if gpu["mig"] and gpu["mig"]["enabled"]:
-            parts = gpu["mig"]["devices"]
-        for part in parts:
-            free = part["memory"] and part["memory"]["free_mib"]
-            devices.append(Device((part["uuid"],), f"GPU {gpu['index']} ({part['name']})", free))
+    for gpu, part in working_parts(facts):
+        free = part["memory"] and part["memory"]["free_mib"]
+        devices.append(Device((part["uuid"],), f"GPU {gpu['index']} ({part['name']})", free))
     return devices, describe(facts)
 
 
@@ -184,8 +178,7 @@ def run_tests(tests: Sequence[Test], devices: Sequence[Device], venv: str, cance
     :raises Cancelled: When a signal came.
     """
     jobs = [test.job for test in tests if test.job is not None]
-    python = os.path.join(venv, "bin", "python")
-    attempts = iter(run_jobs(jobs, devices, python, cancelled) if jobs else [])
+    attempts = iter(run_jobs(jobs, devices, venv, cancelled) if jobs else [])
     outcomes = []
     for test in tests:
         tried = tuple(next(attempts)) if test.job is not None else ()

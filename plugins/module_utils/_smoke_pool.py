@@ -6,29 +6,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import queue
-import signal
-import subprocess
-import tempfile
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import _smoke_worker
-from ._blocks import check_cancelled
-from ._errors import InvalidInput
 from ._smoke_memory import Choice, choices
 from ._smoke_model import Subject
 from ._smoke_spec import Smoke
+from ._worker_process import WorkerProcess, interpreter_of
 
-_PATIENCE = 0.1  # seconds until a signal is noticed
 _FALLBACKS = 2  # types that are tried after the first one, when memory runs out
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from {module} import main; main()"
 
 
 @dataclass(frozen=True)
@@ -60,6 +50,19 @@ class Job:
             own = "float32"
         return self.smoke.dtypes or (own,)
 
+    def to_json(self, choice: Choice, device: Device) -> dict[str, Any]:
+        """Return the job as its worker takes it."""
+        return {
+            "engine": self.subject.engine,
+            "task": self.subject.task,
+            "directory": self.subject.directory,
+            "weights": self.subject.weights,
+            "inputs": self.smoke.inputs_for(self.subject.task),
+            "dtype": choice.dtype,
+            "device": "cuda" if device.uuids else "cpu",
+            "gpus": len(device.uuids),
+        }
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -67,8 +70,7 @@ class Attempt:
 
     :ivar measured: What the worker measured, or None.
     :ivar failure: Why it measured nothing.
-    :ivar reason: The failure in a word: ``out_of_memory``, ``timeout``, ``crash``, ``missing_package``, ``error``, or
-        ``too_large`` for what was not even tried.
+    :ivar reason: The failure in a word: as a worker's answer has it, or ``too_large`` for what was not even tried.
     """
 
     choice: Choice
@@ -79,17 +81,16 @@ class Attempt:
 
 
 def run_jobs(
-    jobs: Sequence[Job], devices: Sequence[Device], python: str, cancelled: threading.Event
+    jobs: Sequence[Job], devices: Sequence[Device], venv: str, cancelled: threading.Event
 ) -> list[list[Attempt]]:
     """Test models, on all devices at once; return the attempts for each, the last of which counts.
 
     :param devices: What is there; at least one.
-    :param python: The interpreter of the inference environment.
-    :raises InvalidInput: When there is no such interpreter.
+    :param venv: The inference environment.
+    :raises InvalidInput: When there is no such environment.
     :raises Cancelled: When a signal came; no process is left by then.
     """
-    if not os.access(python, os.X_OK):
-        raise InvalidInput(f"{python} is not there; make the environment with the role python_venv, or name another")
+    python = interpreter_of(venv)
     attempts: list[list[Attempt]] = [[] for _job in jobs]
     single = [index for index, job in enumerate(jobs) if job.gpus <= 1 or not devices[0].uuids]
     _share_out(single, jobs, devices, python, attempts, cancelled)
@@ -120,10 +121,10 @@ def _share_out(
 
     def work(device: Device) -> None:
         try:
-            with Worker(device, python, cancelled) as worker:
+            with WorkerProcess(_smoke_worker, python, device.uuids, cancelled) as worker:
                 while True:
                     index = waiting.get_nowait()
-                    attempts[index] = _attempt(jobs[index], worker)
+                    attempts[index] = _attempt(jobs[index], device, worker)
         except queue.Empty:
             return
         except BaseException as error:
@@ -138,148 +139,22 @@ def _share_out(
         raise errors[0]
 
 
-def _attempt(job: Job, worker: Worker) -> list[Attempt]:
+def _attempt(job: Job, device: Device, worker: WorkerProcess) -> list[Attempt]:
     """Try the types in order of preference: the first that fits, and after it others, if its memory ran out."""
-    available = worker.device.free_mib
+    available = device.free_mib
     bound = job.smoke.limits.get("gpu_memory_mib")
-    if worker.device.uuids and bound is not None:
+    if device.uuids and bound is not None:
         available = int(bound) if available is None else min(available, int(bound))
     attempts: list[Attempt] = []
     tried = 0
-    for choice in choices(job.subject, job.dtypes(worker.device), available):
+    for choice in choices(job.subject, job.dtypes(device), available):
         if not choice.fits:
             failure = f"needs about {choice.predicted_mib} MiB for its weights, of {choice.available_mib} MiB"
-            attempts.append(Attempt(choice, worker.device.name, None, failure, "too_large"))
+            attempts.append(Attempt(choice, device.name, None, failure, "too_large"))
             continue
-        attempts.append(worker.run(job, choice))
+        answer = worker.ask(job.to_json(choice, device), job.smoke.timeout)
+        attempts.append(Attempt(choice, device.name, answer.measured, answer.failure, answer.reason))
         tried += 1
         if attempts[-1].reason != "out_of_memory" or tried > _FALLBACKS:
             break
     return attempts
-
-
-class Worker:
-    """A process that works on jobs for one device; it is started again when it has died."""
-
-    def __init__(self, device: Device, python: str, cancelled: threading.Event) -> None:
-        self.device = device
-        self._python = python
-        self._cancelled = cancelled
-        self._process: subprocess.Popen[str] | None = None
-        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        self._heard = 0
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop()
-        self._said.close()
-
-    def run(self, job: Job, choice: Choice) -> Attempt:
-        """Have a model loaded with a type, and run.
-
-        :raises Cancelled: When a signal came.
-        """
-        name = self.device.name
-        phase = "start"
-        deadline = time.monotonic() + job.smoke.timeout
-        self._send(job, choice)
-        while True:
-            check_cancelled(self._cancelled)
-            if time.monotonic() > deadline:
-                self._stop()
-                failure = f"{phase} was not done after {job.smoke.timeout:g} s"
-                return Attempt(choice, name, None, failure, "timeout")
-            try:
-                event = self._events.get(timeout=_PATIENCE)
-            except queue.Empty:
-                continue
-            if event is None:
-                return Attempt(choice, name, None, f"the process {self._death()} during {phase}", "crash")
-            if "failed" in event:
-                failed = event["failed"]
-                return Attempt(choice, name, None, f"{phase}: {failed['error']}{self._complaint()}", failed["reason"])
-            if "measured" in event:
-                return Attempt(choice, name, event["measured"])
-            phase = event["phase"]
-
-    def _send(self, job: Job, choice: Choice) -> None:
-        if self._process is None or self._process.poll() is not None:
-            self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._heard = os.fstat(self._said.fileno()).st_size
-        subject = job.subject
-        document = {
-            "engine": subject.engine,
-            "task": subject.task,
-            "directory": subject.directory,
-            "weights": subject.weights,
-            "inputs": job.smoke.inputs_for(subject.task),
-            "dtype": choice.dtype,
-            "device": "cuda" if self.device.uuids else "cpu",
-            "gpus": len(self.device.uuids),
-        }
-        with contextlib.suppress(BrokenPipeError):  # its end is noticed where its events are read
-            self._process.stdin.write(json.dumps(document) + "\n")
-            self._process.stdin.flush()
-
-    def _start(self) -> None:
-        self._stop()
-        module = _smoke_worker.__name__
-        place = _smoke_worker.__file__[: -len(f"{module.replace('.', '/')}.py") - 1]
-        self._events = queue.SimpleQueue()
-        self._process = subprocess.Popen(
-            [self._python, "-I", "-c", _START.format(module=module), place],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(self.device.uuids)},
-            encoding="utf-8",
-            start_new_session=True,
-        )
-        threading.Thread(target=_read, args=(self._process, self._events), daemon=True).start()
-
-    def _stop(self) -> None:
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        with contextlib.suppress(BrokenPipeError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-        self._process = None
-
-    def _death(self) -> str:
-        """Return how the process ended, with the last of what it said."""
-        assert self._process is not None
-        status = self._process.wait()
-        how = f"ended with status {status}"
-        if status < 0:
-            with contextlib.suppress(ValueError):
-                how = f"was ended by {signal.Signals(-status).name}"
-        said = " ".join(self._output().split())
-        return f"{how} ({said[-300:]})" if said else how
-
-    def _complaint(self) -> str:
-        """Return the first line with an error that libraries printed, for those that raise nothing of use."""
-        line = next((line for line in self._output().splitlines() if "error" in line.lower()), "").strip()
-        return f" ({line[:300]})" if line else ""
-
-    def _output(self) -> str:
-        """Return what was printed since the last job was sent."""
-        # Read past the file's position, which is also where the process writes.
-        end = os.fstat(self._said.fileno()).st_size
-        return os.pread(self._said.fileno(), end - self._heard, self._heard).decode(errors="replace")
-
-
-def _read(process: subprocess.Popen[str], events: queue.SimpleQueue[dict[str, Any] | None]) -> None:
-    assert process.stdout is not None
-    with process.stdout as stream:
-        for line in stream:
-            with contextlib.suppress(ValueError):
-                events.put(json.loads(line))
-    events.put(None)

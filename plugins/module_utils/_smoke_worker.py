@@ -2,25 +2,13 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The process that loads and runs models: it takes jobs from its standard input and tells what it measured.
-
-It runs in the host's inference environment, not in Ansible's Python. Whatever happens to it, a hang, a crash, memory
-that runs out, is seen by the process that started it (:mod:`_smoke_pool`), which loses nothing by it.
-
-Each line of input is a job, each line of output an event: ``{"phase": ...}`` while a job is worked on, and at its end
-``{"measured": {...}}`` or ``{"failed": {...}}``.
-"""
+"""The worker that loads and runs models, in the host's inference environment."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
-import json
 import os
-import re
 import resource
-import signal
 import socket
 import statistics
 import sys
@@ -29,14 +17,11 @@ import time
 from typing import Any, Callable
 
 from . import _smoke_llama_cpp, _smoke_transformers
+from ._worker import Tell, free_memory, serve
 
 _ENGINES = {"llama_cpp": _smoke_llama_cpp, "transformers": _smoke_transformers}
 
-_PR_SET_PDEATHSIG = 1
 _MIB = 1 << 20
-
-# What PyTorch, the operating system and C++ say.
-_NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|bad_alloc", re.IGNORECASE)
 
 _CALLS = 20  # calls that latency is measured with at most,
 _CALLS_SECONDS = 3.0  # and seconds after which no further one begins
@@ -45,26 +30,11 @@ _SAMPLE_SECONDS = 0.05
 
 def main() -> None:
     """Work on jobs until the input ends."""
-    # It does not outlive the module: not even one that is killed.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    report = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no event
     _stay_off_the_network()
-    for line in sys.stdin:
-        job = json.loads(line)
-
-        def tell(**event: Any) -> None:
-            print(json.dumps(event), file=report, flush=True)
-
-        try:
-            event = {"measured": measure(job, lambda phase: tell(phase=phase))}
-        except BaseException as error:
-            event = {"failed": {"reason": _reason(error), "error": _describe(error, job["directory"])}}
-        _free()
-        tell(**event)
+    serve(measure)
 
 
-def measure(job: dict[str, Any], phase: Callable[[str], None]) -> dict[str, Any]:
+def measure(job: dict[str, Any], phase: Tell) -> dict[str, Any]:
     """Load a model twice and run it, and return what was seen.
 
     :param job: ``engine``, ``task``, ``directory``, ``weights``, ``inputs``, ``dtype``, ``device`` and ``gpus``.
@@ -99,7 +69,7 @@ def measure(job: dict[str, Any], phase: Callable[[str], None]) -> dict[str, Any]
         "host_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     del model
-    _free()
+    free_memory()
     phase("load again")
     warm, model = _timed(lambda: engine.Model(job))
     del model
@@ -187,13 +157,6 @@ def _drop_from_memory(paths: Any) -> None:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _free() -> None:
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
 def _stay_off_the_network() -> None:
     """Refuse every connection: a model is what the store has, and nothing else."""
 
@@ -202,17 +165,3 @@ def _stay_off_the_network() -> None:
             raise PermissionError(f"a smoke test does not use the network; it tried to reach {arguments[1]}")
 
     sys.addaudithook(refuse)
-
-
-def _reason(error: BaseException) -> str:
-    """Return ``out_of_memory``, ``missing_package`` or ``error``."""
-    text = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(text):
-        return "out_of_memory"
-    return "missing_package" if isinstance(error, ImportError) else "error"
-
-
-def _describe(error: BaseException, directory: str) -> str:
-    """Return an error on one line; what libraries say is sometimes a page."""
-    line = " ".join(str(error).replace(directory, os.path.basename(directory)).split())
-    return f"{type(error).__name__}: {line[:400]}"

@@ -6,7 +6,8 @@
 //
 // FAKE_NVML names the file. Its lines are "path = value": what the library knows ("driver_version = 580.95.05",
 // "gpus.0.name = NVIDIA H100", "gpus.0.mig.1.uuid = MIG-…") and what its functions return instead of NVML_SUCCESS
-// ("errors.nvmlInit = 18", "gpus.0.errors.nvmlDeviceGetTemperature = 3"). Without a value it is NVML_ERROR_NOT_SUPPORTED.
+// ("errors.nvmlInit = 18", "gpus.0.errors.nvmlDeviceGetTemperature = 3"; -1 is to hang). Without a value it is
+// NVML_ERROR_NOT_SUPPORTED.
 // OLD_DRIVER leaves out what drivers before 2023 do not export.
 
 #include <stdarg.h>
@@ -15,8 +16,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
+    HANG = -1,
     SUCCESS = 0,
     UNINITIALIZED = 1,
     INVALID_ARGUMENT = 2,
@@ -118,8 +121,11 @@ static bool text(char *value, const char *format, ...)
 static Return failure(const char *prefix, const char *function)
 {
     char value[LENGTH];
+    Return error = text(value, "%serrors.%s", prefix, function) ? atoi(value) : SUCCESS;
 
-    return text(value, "%serrors.%s", prefix, function) ? atoi(value) : SUCCESS;
+    while (error == HANG)
+        pause();
+    return error;
 }
 
 static Return give_text(const char *prefix, const char *function, const char *key, char *out, unsigned length)
