@@ -25,10 +25,10 @@ from ._errors import InvalidInput
 from ._smoke_memory import Choice, choices
 from ._smoke_model import Subject
 from ._smoke_spec import Smoke
+from ._worker import command
 
 _PATIENCE = 0.1  # seconds until a signal is noticed
 _FALLBACKS = 2  # types that are tried after the first one, when memory runs out
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from {module} import main; main()"
 
 
 @dataclass(frozen=True)
@@ -228,11 +228,9 @@ class Worker:
 
     def _start(self) -> None:
         self._stop()
-        module = _smoke_worker.__name__
-        place = _smoke_worker.__file__[: -len(f"{module.replace('.', '/')}.py") - 1]
         self._events = queue.SimpleQueue()
         self._process = subprocess.Popen(
-            [self._python, "-I", "-c", _START.format(module=module), place],
+            command(self._python, _smoke_worker),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -14,29 +14,22 @@ Each line of input is a job, each line of output an event: ``{"phase": ...}`` wh
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
-import re
 import resource
-import signal
-import socket
 import statistics
 import sys
 import threading
 import time
 from typing import Any, Callable
 
-from . import _smoke_llama_cpp, _smoke_transformers
+from . import _smoke_llama_cpp, _smoke_openvino, _smoke_transformers
+from ._worker import begin, describe, reason_of
 
-_ENGINES = {"llama_cpp": _smoke_llama_cpp, "transformers": _smoke_transformers}
+_ENGINES = {"llama_cpp": _smoke_llama_cpp, "openvino": _smoke_openvino, "transformers": _smoke_transformers}
 
-_PR_SET_PDEATHSIG = 1
 _MIB = 1 << 20
-
-# What PyTorch, the operating system and C++ say.
-_NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|bad_alloc", re.IGNORECASE)
 
 _CALLS = 20  # calls that latency is measured with at most,
 _CALLS_SECONDS = 3.0  # and seconds after which no further one begins
@@ -45,11 +38,7 @@ _SAMPLE_SECONDS = 0.05
 
 def main() -> None:
     """Work on jobs until the input ends."""
-    # It does not outlive the module: not even one that is killed.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    report = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no event
-    _stay_off_the_network()
+    report = begin()
     for line in sys.stdin:
         job = json.loads(line)
 
@@ -59,7 +48,7 @@ def main() -> None:
         try:
             event = {"measured": measure(job, lambda phase: tell(phase=phase))}
         except BaseException as error:
-            event = {"failed": {"reason": _reason(error), "error": _describe(error, job["directory"])}}
+            event = {"failed": {"reason": reason_of(error), "error": describe(error, job["directory"])}}
         _free()
         tell(**event)
 
@@ -192,27 +181,3 @@ def _free() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-
-
-def _stay_off_the_network() -> None:
-    """Refuse every connection: a model is what the store has, and nothing else."""
-
-    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "socket.connect" and arguments[0].family in (socket.AF_INET, socket.AF_INET6):
-            raise PermissionError(f"a smoke test does not use the network; it tried to reach {arguments[1]}")
-
-    sys.addaudithook(refuse)
-
-
-def _reason(error: BaseException) -> str:
-    """Return ``out_of_memory``, ``missing_package`` or ``error``."""
-    text = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(text):
-        return "out_of_memory"
-    return "missing_package" if isinstance(error, ImportError) else "error"
-
-
-def _describe(error: BaseException, directory: str) -> str:
-    """Return an error on one line; what libraries say is sometimes a page."""
-    line = " ".join(str(error).replace(directory, os.path.basename(directory)).split())
-    return f"{type(error).__name__}: {line[:400]}"

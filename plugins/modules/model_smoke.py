@@ -209,14 +209,13 @@ models:
 
 import datetime
 import threading
-from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput, StoreError
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
-from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import Model, parse_models
+from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import parse_models, with_wishes
 from ansible_collections.gpufleet.models.plugins.module_utils._manifest import Manifest
 from ansible_collections.gpufleet.models.plugins.module_utils._module import ROOT_ARGUMENT, root_of, run_module
 from ansible_collections.gpufleet.models.plugins.module_utils._smoke import (
@@ -258,7 +257,8 @@ class SmokeManager:
             result = {"changed": False, "generation": manifest.generation, "tested": False}
             if not devices:
                 return {**result, "failures": [], "models": [], "msg": f"nothing was tested: {about}"}
-            tests = make_tests(self._models(manifest), generations.path(manifest.generation), self.golden)
+            models = with_wishes(manifest.models, self.locked)
+            tests = make_tests(models, generations.path(manifest.generation), self.golden)
             digest = digest_of(tests, devices, self.venv)
             known = manifest.smoke
             if known and known["passed"] and known["digest"] == digest and not self.module.params["rerun"]:
@@ -278,15 +278,6 @@ class SmokeManager:
         if number is None:
             raise InvalidInput(f"{self.root} serves no generation; name one to test, or serve one first")
         return generations.manifest(number)
-
-    def _models(self, manifest: Manifest) -> list[Model]:
-        """Return the generation's models with what the lock says of their tests now."""
-        now = {model.name: model for model in self.locked}
-        models = []
-        for model in manifest.models:
-            told = now.get(model.name)
-            models.append(replace(model, smoke=told.smoke, requires=told.requires) if told else model)
-        return models
 
     def _devices(self) -> tuple[list[Device], str]:
         """Return what to compute on, and a sentence about it."""
