@@ -136,7 +136,8 @@ models:
       description: What it does, C(embedding), C(rerank), C(text2text), C(generation) or C(image_text).
       type: str
     engine:
-      description: What runs it, C(transformers) or C(llama_cpp).
+      description: What runs it, C(transformers), C(llama_cpp), or C(openvino) for what was converted, which has an
+        entry of its own after the model's.
       type: str
     device:
       description: What it computed on.
@@ -258,14 +259,14 @@ class SmokeManager:
             if not devices:
                 return {**result, "failures": [], "models": [], "msg": f"nothing was tested: {about}"}
             models = with_wishes(manifest.models, self.locked)
-            tests = make_tests(models, generations.path(manifest.generation), self.golden)
+            tests = make_tests(models, generations.path(manifest.generation), self.golden, manifest.derived)
             digest = digest_of(tests, devices, self.venv)
             known = manifest.smoke
             if known and known["passed"] and known["digest"] == digest and not self.module.params["rerun"]:
                 msg = f"generation {manifest.generation} has passed this test at {known['at']}"
                 return {**result, "failures": [], "models": known["models"], "msg": msg}
             if self.module.check_mode:
-                names = ", ".join(test.model.name for test in tests if test.job)
+                names = ", ".join(test.label for test in tests if test.job)
                 return {**result, "failures": [], "models": [], "msg": f"would test {names or 'nothing'} on {about}"}
             outcomes = run_tests(tests, devices, self.venv, cancelled)
             self._record(store, manifest, digest, outcomes, cancelled)
