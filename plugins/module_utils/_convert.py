@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,17 +139,29 @@ def _convert(store: Store, wish: Wish, venv: str, limit: Limit) -> Derived:
         environ = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         line = command(python, _convert_worker)
         ended = run_program(line, environ, "/", limit, json.dumps(job), inherit=(place.descriptor,))
-        found = _converted(name, ended, store.path)
-        least = min_cosine(found["dtype"])
-        cosine = smallest_cosine(found["outputs"], found["expected"])
-        if not cosine >= least:
-            raise ContentError(
-                f"{name}: converted, its outputs have a cosine of {cosine:.6f} to those that it has itself, "
-                f"expected at least {least:g}; do not convert it"
-            )
+        cosine = compare(name, _converted(name, ended, store.path))
         files = [f"{part}{suffix}" for part in MODELS[task] for suffix in SUFFIXES]
         kept = tuple(_keep(store, place, file, limit) for file in files)
     return Derived(name, wish.key, kept, wish.packages, round(cosine, 6))
+
+
+def compare(name: str, found: Mapping[str, Any]) -> float:
+    """Return the smallest cosine of a conversion's outputs to those of the model itself.
+
+    :param found: What the process told: ``expected``, ``outputs`` and their ``dtype``.
+    :raises ContentError: When it is too small, or there is none.
+    """
+    for what, outputs in (("its own outputs", found["expected"]), ("its outputs, converted,", found["outputs"])):
+        if not all(math.isfinite(value) for output in outputs for value in output):
+            raise ContentError(f"{name}: {what} are not finite numbers alone; do not convert it")
+    least = min_cosine(found["dtype"])
+    cosine = smallest_cosine(found["outputs"], found["expected"])
+    if not cosine >= least:
+        raise ContentError(
+            f"{name}: converted, its outputs have a cosine of {cosine:.6f} to those that it has itself, "
+            f"expected at least {least:g}; do not convert it"
+        )
+    return cosine
 
 
 def _converted(name: str, ended: Ended, path: str) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from tests.demo import minilm_files
 from tests.hub import Hub
 from tests.integration.harness import (
     CHECKOUT,
@@ -66,20 +65,6 @@ class ConvertHost(Host):
         """Return the SHA-256 of what was made of a model, by path, as the manifest has it."""
         found = {made["model"]: made["files"] for made in self.manifest(generation)["derived"]}
         return {file["path"]: file["sha256"] for file in found.get(name, [])}
-
-
-@pytest.fixture(scope="session")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Directories of models that can be converted: the real all-MiniLM-L6-v2, and tiny ones with random weights."""
-    directory = tmp_path_factory.mktemp("sources")
-    python = INFERENCE / "bin" / "python"
-    assert python.exists(), f"{python} is missing: run 'make inference'"
-    names = [name for name in MADE if name != MINILM]
-    subprocess.run([python, "-m", "tests.smoke.factory", directory, *names], cwd=CHECKOUT, check=True)
-    (directory / MINILM).mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        shutil.copy(minilm_files() / name, directory / MINILM / name)
-    return {path.name: path for path in directory.iterdir()}
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.gpufleet.models.plugins.module_utils._convert import compare
 from ansible_collections.gpufleet.models.plugins.module_utils._convert_plan import (
     ConversionPlan,
     Wish,
@@ -21,7 +23,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._convert_plan impo
     make_wishes,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._derived import Derived
-from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput, PythonError
+from ansible_collections.gpufleet.models.plugins.module_utils._errors import ContentError, InvalidInput, PythonError
 from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import File, Model
 from ansible_collections.gpufleet.models.plugins.module_utils._manifest import Manifest
 from tests.unit.stores import model_of
@@ -179,3 +181,21 @@ def test_environments_that_cannot_convert(change: dict[str, str | None], message
 
 def test_what_converts_is_told() -> None:
     assert converters(PACKAGES, "/venv") == {name: PACKAGES[name] for name in PACKAGES if name != "numpy"}
+
+
+def compared(expected: list[list[float]], outputs: list[list[float]]) -> float:
+    return compare("tiny", {"dtype": "int8_asym", "expected": expected, "outputs": outputs})
+
+
+def test_outputs_of_a_conversion_are_compared() -> None:
+    assert compared([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.01], [0.0, 1.0]]) > 0.999
+    with pytest.raises(ContentError, match=r"^tiny: converted, its outputs have a cosine of 0\.\d+ to those"):
+        compared([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0], [0.5, 1.0, 0.0]])
+    # Where only one of several is broken, too.
+    for index in range(3):
+        good = [[1.0, 0.0, 0.0] for _text in range(3)]
+        bad = [[math.nan] if index == place else output for place, output in enumerate(good)]
+        with pytest.raises(ContentError, match="^tiny: its own outputs are not finite numbers alone; "):
+            compared(bad, good)
+        with pytest.raises(ContentError, match="^tiny: its outputs, converted, are not finite numbers alone; "):
+            compared(good, bad)
