@@ -195,7 +195,7 @@ def test_outputs_of_a_conversion_are_compared() -> None:
     for index in range(3):
         good = [[1.0, 0.0, 0.0] for _text in range(3)]
         bad = [[math.nan] if index == place else output for place, output in enumerate(good)]
-        with pytest.raises(ContentError, match="^tiny: its own outputs are not finite numbers alone; "):
+        with pytest.raises(ContentError, match=r"^tiny: its own outputs are not finite numbers alone; "):
             compared(bad, good)
-        with pytest.raises(ContentError, match="^tiny: its outputs, converted, are not finite numbers alone; "):
+        with pytest.raises(ContentError, match=r"^tiny: its outputs, converted, are not finite numbers alone; "):
             compared(good, bad)
