@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ._convert_spec import parse_convert, require_convertible
 from ._errors import InvalidInput
 from ._gpu_requirements import parse_requirements
 from ._lockfile import (
+    WISHES,
     check_mapping,
     check_name,
     check_paths_agree,
@@ -42,7 +44,7 @@ PICKLE_SUFFIXES = (
 )
 CODE_SUFFIXES = (".py", ".pyc", ".so")
 
-_OPTIONAL_KEYS = {"revision", "include", "exclude", "allow_pickle", "allow_code", "requires", "smoke"}
+_OPTIONAL_KEYS = {"revision", "include", "exclude", "allow_pickle", "allow_code", *WISHES}
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,13 @@ class Entry:
     allow_code: bool = False
     requires: Mapping[str, Any] | None = None
     smoke: Mapping[str, Any] | None = None
+    convert: Mapping[str, Any] | None = None
 
     def select(self, paths: Iterable[str]) -> list[str]:
         """Return the wanted paths, sorted.
 
         :raises InvalidInput: When a pattern or the whole entry matches nothing (with the list of what there is), or
-            when a wanted file could run code once it is loaded.
+            when a wanted file could run code once it is loaded, or when they are not what a conversion takes.
         """
         available = sorted(paths)
         for pattern in self.include:
@@ -86,6 +89,8 @@ class Entry:
             selected, PICKLE_SUFFIXES, self.allow_pickle, "pickle formats, which run code when loaded", "pickle"
         )
         self._refuse(selected, CODE_SUFFIXES, self.allow_code, "program code", "code")
+        if self.convert is not None:
+            require_convertible(self.name, selected)
         return selected
 
     def _refuse(self, selected: list[str], suffixes: tuple[str, ...], allowed: bool, what: str, switch: str) -> None:
@@ -121,6 +126,7 @@ def _parse_entry(where: str, value: object) -> Entry:
     where = f"{where} ({name})"
     parse_requirements(f"{where}.requires", document.get("requires"))
     parse_smoke(f"{where}.smoke", document.get("smoke"))
+    parse_convert(f"{where}.convert", document.get("convert"))
     return Entry(
         name=name,
         repo_id=check_repo_id(f"{where}.repo_id", document["repo_id"]),
@@ -129,8 +135,7 @@ def _parse_entry(where: str, value: object) -> Entry:
         exclude=_parse_patterns(f"{where}.exclude", document.get("exclude")),
         allow_pickle=_parse_switch(f"{where}.allow_pickle", document.get("allow_pickle", False)),
         allow_code=_parse_switch(f"{where}.allow_code", document.get("allow_code", False)),
-        requires=check_mapping(f"{where}.requires", document.get("requires")),
-        smoke=check_mapping(f"{where}.smoke", document.get("smoke")),
+        **{key: check_mapping(f"{where}.{key}", document.get(key)) for key in WISHES},
     )
 
 

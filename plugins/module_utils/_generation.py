@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ._derived import Derived
 from ._directory import Directory
 from ._errors import InvalidInput, StoreError
 from ._lockfile import File, Model
@@ -26,6 +27,7 @@ CURRENT = "current"
 _GENERATIONS = "generations"
 _STAGING = ".new-"
 _RELINK = f"{_STAGING}link"
+_WORKPLACE = f"{_STAGING}work"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _CURRENT_TARGET = re.compile(rf"{_GENERATIONS}/([1-9][0-9]{{0,8}})")
 
@@ -134,21 +136,24 @@ class Generations:
             raise InvalidInput(f"{self._store.path} has no earlier generation that was served; nothing to go back to")
         return earlier[0]
 
-    def build(self, models: tuple[Model, ...]) -> int:
+    def build(self, models: tuple[Model, ...], derived: tuple[Derived, ...] = ()) -> int:
         """Make a generation of blobs that are all in the store, and return its number.
+
+        :param derived: The files that the host made of the models.
 
         It appears under its number as a whole, or not at all.
         """
         with self.directory(create=True) as directory:
             self.clean()
             number = max([0, *self.numbers(), self.current() or 0]) + 1
+            manifest = Manifest(number, models, derived=derived)
             name = f"{_STAGING}{number}"
             try:
                 with directory.subdirectory(name, create=True) as tree:
                     for model in models:
                         with tree.subdirectory(model.name, create=True) as model_tree:
-                            self._link_files(model, model_tree)
-                    tree.write(MANIFEST, Manifest(number, models).dump())
+                            self._link_files((*model.files, *manifest.derived_files(model)), model_tree)
+                    tree.write(MANIFEST, manifest.dump())
                 directory.rename(name, str(number))
             except BaseException:
                 self.clean()
@@ -169,11 +174,31 @@ class Generations:
             with self.directory() as directory:
                 directory.remove(name)
 
-    def _link_files(self, model: Model, tree: Directory) -> None:
+    @contextlib.contextmanager
+    def workplace(self) -> Iterator[Directory]:
+        """Give an empty directory that nobody else can write to, and remove it in the end.
+
+        What a kill leaves of it is removed like a generation that was half made.
+
+        :raises StoreError: When someone put another one in its place.
+        """
+        self.clean()
+        with self.directory() as generations:
+            os.mkdir(_WORKPLACE, 0o700, dir_fd=generations.descriptor)
+            try:
+                with generations.subdirectory(_WORKPLACE) as directory:
+                    status = os.fstat(directory.descriptor)
+                    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+                        raise StoreError(f"{directory.path} was replaced by someone; look who writes to the store")
+                    yield directory
+            finally:
+                self.clean()
+
+    def _link_files(self, files: tuple[File, ...], tree: Directory) -> None:
         directories = [tree]
         parents: list[str] = []
         # In order of their directories, so that each is opened once and made durable when it is complete.
-        for file in sorted(model.files, key=lambda file: file.path.split("/")[:-1]):
+        for file in sorted(files, key=lambda file: file.path.split("/")[:-1]):
             *wanted, name = file.path.split("/")
             while parents != wanted[: len(parents)]:
                 parents.pop()

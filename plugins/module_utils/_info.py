@@ -59,13 +59,14 @@ def _describe_generation(path: str, manifest: Manifest | None, last: dict[str, t
     return {
         "served": manifest.served,
         "lock_digest": manifest.digest,
-        "models": [_describe_model(path, model, last) for model in manifest.models],
+        "models": [_describe_model(path, manifest, model, last) for model in manifest.models],
         "smoke": manifest.smoke,
     }
 
 
-def _describe_model(path: str, model: Model, last: dict[str, tuple[int, str]]) -> dict[str, Any]:
-    verifications = [last.get(file.sha256) for file in model.files]
+def _describe_model(path: str, manifest: Manifest, model: Model, last: dict[str, tuple[int, str]]) -> dict[str, Any]:
+    derived = manifest.derived_files(model)
+    verifications = [last.get(file.sha256) for file in (*model.files, *derived)]
     known = [verification for verification in verifications if verification is not None]
     return {
         "name": model.name,
@@ -74,6 +75,8 @@ def _describe_model(path: str, model: Model, last: dict[str, tuple[int, str]]) -
         "path": f"{path}/{model.name}",
         "files": len(model.files),
         "bytes": sum(file.size for file in model.files),
+        "derived": [f"{path}/{model.name}/{file.path}" for file in derived],
+        "derived_bytes": sum(file.size for file in derived),
         "last_verified": min(known)[1] if len(known) == len(verifications) else None,
     }
 

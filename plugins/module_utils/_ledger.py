@@ -64,6 +64,15 @@ class Ledger:
                 events.append(event)
         return events
 
+    def doubtful(self) -> set[str]:
+        """Return the blobs that were found damaged, and not whole since then."""
+        damaged: set[str] = set()
+        for event in self.events():
+            if isinstance(event.get("sha256"), str) and event.get("event") in ("corrupt", "verified"):
+                change = damaged.add if event["event"] == "corrupt" else damaged.discard
+                change(event["sha256"])
+        return damaged
+
     def last_verified(self) -> dict[str, tuple[int, str]]:
         """Return, for each blob that was found whole, the place of its last such line and that line's time."""
         return {

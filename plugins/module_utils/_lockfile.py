@@ -16,7 +16,7 @@ import re
 import reprlib
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._errors import InvalidInput
@@ -24,6 +24,9 @@ from ._errors import InvalidInput
 LOCK_VERSION = 1
 
 MAX_FILE_SIZE = 1 << 44  # 16 TiB: larger than any model, small enough for every arithmetic on it
+
+# What a catalog says of a model beside its files. It goes into the lock as it is.
+WISHES = ("requires", "smoke", "convert")
 
 _SHOWN = 200  # characters of a value in a message
 _SHORT = reprlib.Repr()
@@ -43,6 +46,10 @@ class File:
     size: int
     sha256: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the file as the lock and the manifest hold it."""
+        return {"path": self.path, "size": self.size, "sha256": self.sha256}
+
 
 @dataclass(frozen=True)
 class Model:
@@ -55,21 +62,20 @@ class Model:
     files: tuple[File, ...]
     requires: Mapping[str, Any] | None = None
     smoke: Mapping[str, Any] | None = None
+    convert: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the model as the lock and the manifest hold it."""
-        files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in self.files]
         document: dict[str, Any] = {
             "name": self.name,
             "repo_id": self.repo_id,
             "revision": self.revision,
             "commit": self.commit,
-            "files": files,
+            "files": [file.to_json() for file in self.files],
         }
-        if self.requires is not None:
-            document["requires"] = self.requires
-        if self.smoke is not None:
-            document["smoke"] = self.smoke
+        for key in WISHES:
+            if getattr(self, key) is not None:
+                document[key] = getattr(self, key)
         return document
 
 
@@ -192,22 +198,29 @@ def _parse_file(where: str, value: object) -> File:
     return File(path, size, sha256)
 
 
+def parse_files(where: str, value: object) -> tuple[File, ...]:
+    """Check the files of a model.
+
+    :raises InvalidInput: With the place, what was expected and what was found.
+    """
+    if not isinstance(value, (list, tuple)) or not value:
+        raise unexpected(where, "a list of at least one file", value)
+    files = tuple(_parse_file(f"{where}[{index}]", item) for index, item in enumerate(value))
+    check_paths_agree(where, [file.path for file in files])
+    return files
+
+
 def _parse_model(where: str, value: object) -> Model:
-    document = require_keys(where, value, {"name", "repo_id", "revision", "commit", "files"}, {"requires", "smoke"})
+    document = require_keys(where, value, {"name", "repo_id", "revision", "commit", "files"}, set(WISHES))
     name = check_name(f"{where}.name", document["name"])
     where = f"{where} ({name})"
-    if not isinstance(document["files"], (list, tuple)) or not document["files"]:
-        raise unexpected(f"{where}.files", "a list of at least one file", document["files"])
-    files = tuple(_parse_file(f"{where}.files[{index}]", item) for index, item in enumerate(document["files"]))
-    check_paths_agree(f"{where}.files", [file.path for file in files])
     return Model(
         name=name,
         repo_id=check_repo_id(f"{where}.repo_id", document["repo_id"]),
         revision=check_revision(f"{where}.revision", document["revision"]),
         commit=_match(f"{where}.commit", document["commit"], _COMMIT, "a commit of 40 lower-case hex digits"),
-        files=files,
-        requires=check_mapping(f"{where}.requires", document.get("requires")),
-        smoke=check_mapping(f"{where}.smoke", document.get("smoke")),
+        files=parse_files(f"{where}.files", document["files"]),
+        **{key: check_mapping(f"{where}.{key}", document.get(key)) for key in WISHES},
     )
 
 
@@ -256,6 +269,15 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
+def with_wishes(models: Iterable[Model], locked: Iterable[Model]) -> list[Model]:
+    """Return models with what a lock says of them beside their files, where it has them."""
+    now = {model.name: model for model in locked}
+    return [
+        replace(model, **{key: getattr(now[model.name], key) for key in WISHES}) if model.name in now else model
+        for model in models
+    ]
+
+
 def dump_lock(models: Iterable[Model]) -> str:
     """Return the lock file's text: the same bytes for the same models, whatever their order."""
     ordered = sorted(models, key=lambda model: model.name)
@@ -266,7 +288,8 @@ def dump_lock(models: Iterable[Model]) -> str:
 def lock_digest(models: Iterable[Model]) -> str:
     """Return the SHA-256 over what the models are on disk: names, origins and files, in any order.
 
-    Requirements and smoke tests do not count: they say nothing about the bytes that are served.
+    Requirements, smoke tests and conversions do not count: they say nothing about the bytes that are received. What is
+    converted depends on the host's own packages as well, and has keys of its own (:mod:`_derived`).
     """
     content = [
         [model.name, model.repo_id, model.commit, sorted([f.path, f.size, f.sha256] for f in model.files)]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ._derived import Derived, parse_derived
 from ._errors import InvalidInput
 from ._lockfile import File, Model, is_count, lock_digest, parse_models
 
@@ -23,7 +24,7 @@ class Manifest:
     """What a generation holds.
 
     ``served`` says whether it ever was the one that ``current`` points to, and ``previous`` which one it then followed.
-    ``smoke`` is what came of its last smoke test, or None.
+    ``smoke`` is what came of its last smoke test, or None. ``derived`` are the files that the host itself made of them.
     """
 
     generation: int
@@ -31,6 +32,7 @@ class Manifest:
     served: bool = False
     previous: int | None = None
     smoke: Mapping[str, Any] | None = None
+    derived: tuple[Derived, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -38,10 +40,14 @@ class Manifest:
         return lock_digest(self.models)
 
     def files(self) -> Iterator[tuple[Model, File]]:
-        """Yield every file with its model."""
+        """Yield every file with its model, the model's own ones first."""
         for model in self.models:
-            for file in model.files:
+            for file in (*model.files, *self.derived_files(model)):
                 yield model, file
+
+    def derived_files(self, model: Model) -> tuple[File, ...]:
+        """Return the files that the host made of a model."""
+        return next((derived.files for derived in self.derived if derived.model == model.name), ())
 
     def dump(self) -> bytes:
         """Return the manifest as it is stored."""
@@ -52,6 +58,7 @@ class Manifest:
             "served": self.served,
             "previous": self.previous,
             "models": [model.to_json() for model in self.models],
+            "derived": [derived.to_json() for derived in self.derived],
             "smoke": self.smoke,
         }
         document["checksum"] = _checksum(document)
@@ -73,7 +80,9 @@ class Manifest:
             own = document["manifest_version"] == 1 and document["generation"] == generation
             if checksum != _checksum(document) or not own or not earlier or not isinstance(served, bool):
                 raise InvalidInput
-            return cls(generation, parse_models(document["models"]), served, previous, document.get("smoke"))
+            models = parse_models(document["models"])
+            derived = parse_derived(document.get("derived", []), models)
+            return cls(generation, models, served, previous, document.get("smoke"), derived)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput):
             raise InvalidInput(f"{where} is damaged; stage its models again") from None
 

@@ -173,7 +173,7 @@ def make_plan(models: tuple[Model, ...], activate: bool, snapshot: Snapshot) -> 
         reuse=tuple(reuse.values()),
         download_bytes=download_bytes,
         changes=_changes(snapshot.served, models),
-        no_space=_no_space(disk_bytes, snapshot),
+        no_space=no_space(disk_bytes, snapshot.free_bytes, snapshot.filesystem_bytes),
     )
 
 
@@ -206,16 +206,16 @@ def _changes(before: tuple[Model, ...], after: tuple[Model, ...]) -> tuple[Chang
     return tuple(changes)
 
 
-def _no_space(disk_bytes: int, snapshot: Snapshot) -> str | None:
-    """Return a sentence when the disk is too small, else None."""
+def no_space(disk_bytes: int, free_bytes: int, filesystem_bytes: int) -> str | None:
+    """Return a sentence when the disk is too small for what is still to be written, else None. All are bytes."""
     if not disk_bytes:
         return None
-    reserve = min(_RESERVE_LIMIT, int(snapshot.filesystem_bytes * _RESERVE_SHARE))
-    if disk_bytes + reserve <= snapshot.free_bytes:
+    reserve = min(_RESERVE_LIMIT, int(filesystem_bytes * _RESERVE_SHARE))
+    if disk_bytes + reserve <= free_bytes:
         return None
     return (
         f"the disk is too small: {mib(disk_bytes)} are still to be written and {mib(reserve)} stay in reserve, "
-        f"{mib(snapshot.free_bytes)} are free; free some space, or prune the store, "
+        f"{mib(free_bytes)} are free; free some space, or prune the store, "
         "with partial_max_age 0 also of what interrupted transfers left"
     )
 

@@ -13,7 +13,7 @@ from typing import Any, Union
 from ._catalog import Entry
 from ._errors import InvalidInput
 from ._hub import HubClient, RemoteFile
-from ._lockfile import Model, parse_models
+from ._lockfile import WISHES, Model, parse_models
 
 _FETCHERS = 8  # small files at once
 
@@ -73,8 +73,7 @@ def _resolve_entry(entry: Entry, former: Model | None, upgrade: Upgrade, hub: Hu
         "revision": entry.revision,
         "commit": commit,
         "files": files,
-        "requires": entry.requires,
-        "smoke": entry.smoke,
+        **{key: getattr(entry, key) for key in WISHES},
     }
     # Whatever the Hub answered must be a lock that hosts accept.
     (model,) = parse_models([document], f"{entry.repo_id} as the Hub describes it")

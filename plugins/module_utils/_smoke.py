@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ._cuda import loaded_driver
+from ._derived import Derived
 from ._errors import InvalidInput
 from ._gpu_facts import describe, gather_facts, working_parts
 from ._gpu_requirements import parse_requirements
@@ -27,12 +28,22 @@ from ._smoke_spec import Smoke, parse_smoke
 
 @dataclass(frozen=True)
 class Test:
-    """A model with everything that its test depends on. ``job`` is None where the catalog wants none."""
+    """A model with everything that its test depends on.
+
+    :ivar job: None where the catalog wants no test.
+    :ivar derived: What is tested, where it is not the model's own files.
+    """
 
     model: Model
     smoke: Smoke
     job: Job | None
     golden: Golden | None
+    derived: Derived | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return self.model.name if self.derived is None else f"{self.model.name} (openvino)"
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Outcome:
         if self.ok:
             return None
         broken = next((check for check in self.checks if not check.ok), None)
-        name = self.test.model.name
+        name = self.test.label
         if broken is not None:
             return f"{name}: {broken.check}: expected {broken.expected}, found {broken.found}"
         return f"{name}: {'; '.join(f'{a.choice.dtype} on {a.device}: {a.failure}' for a in self.attempts)}"
@@ -92,11 +103,11 @@ class Outcome:
             ],
             "checks": [asdict(check) for check in self.checks],
             **{name: measured.get(name) for name in _FIGURES},
-            "golden": self._golden().to_json() if outputs and last.measured else None,
+            "golden": self.golden().to_json() if outputs and last.measured else None,
         }
 
-    def _golden(self) -> Golden:
-        """Return what was put out, as a golden file has it."""
+    def golden(self) -> Golden:
+        """Return what was put out, as a golden file has it; something was measured."""
         job, measured = self.test.job, self.attempts[-1].measured
         assert job is not None
         assert measured is not None
@@ -116,29 +127,50 @@ _FIGURES = (
 )
 
 
-def make_tests(models: Iterable[Model], directory: str, goldens: Sequence[Golden]) -> list[Test]:
+def make_tests(
+    models: Iterable[Model], directory: str, goldens: Sequence[Golden], derived: Iterable[Derived] = ()
+) -> list[Test]:
     """Return the tests of a generation's models.
 
+    A converted model is tested after the one that it was made of, and compared with it. With ``engine: openvino`` in
+    the catalog it is tested alone.
+
     :param directory: The generation's directory.
+    :param derived: What was made of the models.
     :raises InvalidInput: When one cannot be tested as it is: its files do not tell how, or its golden file is of
         another commit.
     """
     by_name = {golden.name: golden for golden in goldens}
+    converted = {made.model: made for made in derived}
     tests = []
     for model in models:
         smoke = parse_smoke(f"{model.name}.smoke", model.smoke)
         if smoke.skip is not None:
             tests.append(Test(model, smoke, None, None))
             continue
-        paths = [file.path for file in model.files]
-        subject = examine_model(model.name, os.path.join(directory, model.name), paths, smoke)
-        required = parse_requirements(f"{model.name}.requires", model.requires)
-        golden = by_name.get(model.name)
-        job = Job(subject, smoke, required.gpus if required else 1)
-        if golden is not None:
-            job = _with_inputs(job, golden, model)
-        tests.append(Test(model, smoke, job, golden))
+        golden, made = by_name.get(model.name), converted.get(model.name)
+        if smoke.engine != "openvino":
+            tests.append(Test(model, smoke, _job(model, directory, smoke, golden), golden))
+            # Limits are meant for the engine that the catalog names; that of the conversion is another.
+            smoke = replace(smoke, engine="openvino", limits={})
+        elif made is None:
+            raise InvalidInput(
+                f"{model.name}: engine openvino tests what convert makes, and nothing was made; "
+                "add convert to its entry, or name another engine"
+            )
+        if made is not None:
+            job = _job(model, directory, smoke, golden)
+            subject = replace(job.subject, weights=tuple(file.path for file in made.files))
+            tests.append(Test(model, smoke, replace(job, subject=subject), golden, made))
     return tests
+
+
+def _job(model: Model, directory: str, smoke: Smoke, golden: Golden | None) -> Job:
+    paths = [file.path for file in model.files]
+    subject = examine_model(model.name, os.path.join(directory, model.name), paths, smoke)
+    required = parse_requirements(f"{model.name}.requires", model.requires)
+    job = Job(subject, smoke, required.gpus if required else 1)
+    return job if golden is None else _with_inputs(job, golden, model)
 
 
 def _with_inputs(job: Job, golden: Golden, model: Model) -> Job:
@@ -179,21 +211,35 @@ def run_tests(tests: Sequence[Test], devices: Sequence[Device], venv: str, cance
     """
     jobs = [test.job for test in tests if test.job is not None]
     attempts = iter(run_jobs(jobs, devices, venv, cancelled) if jobs else [])
-    outcomes = []
+    outcomes: list[Outcome] = []
     for test in tests:
         tried = tuple(next(attempts)) if test.job is not None else ()
         checks: tuple[Check, ...] = ()
         if test.job is not None and tried[-1].measured is not None:
             task = test.job.subject.task
-            checks = tuple(judge(tried[-1].measured, test.job.smoke, task, test.golden))
+            golden = test.golden or _source_of(test, outcomes)
+            checks = tuple(judge(tried[-1].measured, test.job.smoke, task, golden))
         outcomes.append(Outcome(test, tried, checks))
     return outcomes
+
+
+def _source_of(test: Test, outcomes: Sequence[Outcome]) -> Golden | None:
+    """Return what a converted model's source put out just now."""
+    last = outcomes[-1] if outcomes and test.derived is not None else None
+    if last is None or last.test.model.name != test.model.name or last.attempts[-1].measured is None:
+        return None
+    return last.golden()
 
 
 def digest_of(tests: Sequence[Test], devices: Sequence[Device], venv: str) -> str:
     """Return the SHA-256 over everything that a test's outcome depends on: to know whether it was passed already."""
     described = [
-        [test.model.to_json(), asdict(test.job.smoke) if test.job else None, test.golden and asdict(test.golden)]
+        [
+            test.model.to_json(),
+            asdict(test.job.smoke) if test.job else None,
+            test.golden and asdict(test.golden),
+            test.derived and test.derived.to_json(),
+        ]
         for test in tests
     ]
     driver = loaded_driver()

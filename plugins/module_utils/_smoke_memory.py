@@ -105,7 +105,7 @@ def predict_memory(subject: Subject, dtype: str) -> int | None:
     if not subject.weights:
         return None
     paths = [os.path.join(subject.directory, path) for path in subject.weights]
-    if subject.engine == "llama_cpp":  # it keeps the tensors as the file has them
+    if subject.engine in ("llama_cpp", "openvino"):  # they keep the tensors as the file has them
         return math.ceil(sum(map(os.path.getsize, paths)) / _MIB)
     return count_values(map(read_header, paths)).memory_mib(dtype)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import _smoke_worker
+from . import _smoke_openvino, _smoke_worker
 from ._smoke_memory import Choice, choices
 from ._smoke_model import Subject
 from ._smoke_spec import Smoke
@@ -45,6 +45,8 @@ class Job:
 
     def dtypes(self, device: Device) -> tuple[str, ...]:
         """Return the types to try, the preferred one first."""
+        if self.subject.engine == "openvino":
+            return (_smoke_openvino.DTYPE,)
         own = self.subject.dtype or "float32"
         if own == "float16" and not device.uuids:  # slow there, and not defined for every operation
             own = "float32"
@@ -92,10 +94,14 @@ def run_jobs(
     """
     python = interpreter_of(venv)
     attempts: list[list[Attempt]] = [[] for _job in jobs]
-    single = [index for index, job in enumerate(jobs) if job.gpus <= 1 or not devices[0].uuids]
+    converted = [index for index, job in enumerate(jobs) if job.subject.engine == "openvino"]
+    others = [index for index in range(len(jobs)) if index not in converted]
+    single = [index for index in others if jobs[index].gpus <= 1 or not devices[0].uuids]
     _share_out(single, jobs, devices, python, attempts, cancelled)
-    for index in sorted(set(range(len(jobs))) - set(single)):
+    for index in sorted(set(others) - set(single)):
         _share_out([index], jobs, [_joined(devices[: jobs[index].gpus])], python, attempts, cancelled)
+    # They run on the CPU wherever they are, and after the others, so that no figure is of both.
+    _share_out(converted, jobs, [Device()], python, attempts, cancelled)
     return attempts
 
 

@@ -10,8 +10,8 @@ import json
 import os
 from typing import Any
 
-_NEW_TOKENS = 16
-_LONGEST_OUTPUT = 1024  # values of one output that are kept; of a longer one, every n-th
+NEW_TOKENS = 16
+LONGEST_OUTPUT = 1024  # values of one output that are kept; of a longer one, every n-th
 _IMAGE_PIXELS = 224
 
 _CLASSES = {
@@ -74,7 +74,7 @@ class Model:
         reader = transformers.AutoProcessor if self.task == "image_text" else transformers.AutoTokenizer
         self.reader = reader.from_pretrained(directory, **local)
         self.inputs: list[str] = job["inputs"]
-        self.first_token_pooling = _pools_first_token(directory)
+        self.first_token_pooling = pools_first_token(directory)
 
     def run(self, inputs: list[str]) -> tuple[list[list[float]], list[str]]:
         """Return an output for each input, and the texts of what generates any.
@@ -104,8 +104,16 @@ class Model:
                 self._score(*self.inputs[:2])
             else:
                 self._generate(self.inputs[0])
-                return _NEW_TOKENS
+                return NEW_TOKENS
         return 0
+
+    def continue_text(self, text: str) -> list[float]:
+        """Return the logits of the token after the first ones of a text, taken as the beginning of its own answer."""
+        tokens = self._tokens(text)
+        start = self.torch.tensor([[self.model.generation_config.decoder_start_token_id]])
+        given = self.torch.cat([start.to(self.model.device), tokens["input_ids"][:, :NEW_TOKENS]], dim=1)
+        with self.torch.inference_mode():
+            return _values(self.model(**tokens, decoder_input_ids=given).logits[0, -1])
 
     def _embed(self, text: str) -> list[float]:
         inputs = self._tokens(text)
@@ -126,8 +134,8 @@ class Model:
             **inputs,
             do_sample=False,
             num_beams=1,
-            min_new_tokens=_NEW_TOKENS,
-            max_new_tokens=_NEW_TOKENS,
+            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=NEW_TOKENS,
             return_dict_in_generate=True,
             output_logits=True,
         )
@@ -201,7 +209,7 @@ def _is_tied_unasked(model: Any, directory: str) -> bool:
     return head is not None and head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
 
 
-def _pools_first_token(directory: str) -> bool:
+def pools_first_token(directory: str) -> bool:
     """Whether an embedding is the first token's, and not the mean; sentence-transformers keeps that in a file."""
     try:
         with open(os.path.join(directory, "1_Pooling", "config.json"), encoding="utf-8") as stream:
@@ -215,5 +223,5 @@ def _values(tensor: Any) -> list[float]:
     values = tensor.float()
     if not bool(values.isfinite().all()):
         return [float("nan")]
-    step = -(-values.shape[0] // _LONGEST_OUTPUT)
+    step = -(-values.shape[0] // LONGEST_OUTPUT)
     return [round(value, 7) for value in values[::step].tolist()]

@@ -128,13 +128,21 @@ class Store:
 
     def adopt(self, partial: Partial, digests: tuple[str, ...]) -> None:
         """Make a blob of a partial file whose content was proven to be the blob's; replace a damaged one."""
-        os.fchmod(partial.descriptor, BLOB_MODE)
-        os.fsync(partial.descriptor)
-        mtime_ns = os.fstat(partial.descriptor).st_mtime_ns
-        self.write_record(BlockRecord(partial.name, partial.size, mtime_ns, digests))
-        with self.blob_directory(partial.name) as directory:
-            partial.directory.rename(partial.name, partial.name, directory)
+        self.take(partial.directory, partial.name, partial.descriptor, partial.name, digests)
         partial.remove()
+
+    def take(self, directory: Directory, name: str, descriptor: int, sha256: str, digests: tuple[str, ...]) -> None:
+        """Make a blob of a file of the same filesystem whose content was proven; replace a damaged one.
+
+        :param descriptor: The file, open.
+        :param digests: Those of its blocks.
+        """
+        os.fchmod(descriptor, BLOB_MODE)
+        os.fsync(descriptor)
+        status = os.fstat(descriptor)
+        self.write_record(BlockRecord(sha256, status.st_size, status.st_mtime_ns, digests))
+        with self.blob_directory(sha256) as blobs:
+            directory.rename(name, sha256, blobs)
 
     def remove_blob(self, sha256: str) -> None:
         """Remove a blob and its record."""

@@ -28,11 +28,15 @@ from ._transfer import Limits
 
 @dataclass(frozen=True)
 class Defect:
-    """One file of a generation that is not as it must be. ``missing``: there is nothing of it to read."""
+    """One file of a generation that is not as it must be.
+
+    ``missing``: there is nothing of it to read. ``derived``: it was made on this host, so it cannot be fetched.
+    """
 
     model: Model
     file: File
     missing: bool
+    derived: bool
     reason: str
     blocks: tuple[int, ...] | None = None
 
@@ -42,6 +46,7 @@ class Defect:
             "model": self.model.name,
             "path": self.file.path,
             "sha256": self.file.sha256,
+            "derived": self.derived,
             "reason": self.reason,
             "blocks": None if self.blocks is None else list(self.blocks),
         }
@@ -62,11 +67,13 @@ class Examination:
         for model, file in self.manifest.files():
             finding = self.findings.get(file.sha256)
             problem = problems.get((model.name, file.path))
+            derived = file in self.manifest.derived_files(model)
             if finding is not None and finding.damage:
-                defects.append(Defect(model, file, finding.lost, finding.damage, finding.blocks))
+                defects.append(Defect(model, file, finding.lost, derived, finding.damage, finding.blocks))
             # The time of a blob says nothing once its content was hashed.
             elif problem is not None and not (finding is not None and problem.kind == TIME):
-                defects.append(Defect(model, file, problem.kind in (MISSING, LOST), problem.detail))
+                lost = problem.kind in (MISSING, LOST)
+                defects.append(Defect(model, file, lost, derived, problem.detail))
         return defects
 
     def verified(self, hashed_only: bool) -> list[str]:
@@ -112,12 +119,12 @@ def repair(
     """Mend what an examination found, and examine that again. The caller is the store's writer.
 
     Good content is never touched: damaged blocks are overwritten in place, lost blobs are fetched, files that are not
-    their blob are linked to it again.
+    their blob are linked to it again. What was made on this host cannot be fetched and stays as it is.
 
     :returns: The state afterwards, and the bytes that came over the network.
     """
     manifest = examination.manifest
-    files = {file.sha256: (model, file) for model, file in manifest.files()}
+    files = {file.sha256: (model, file) for model in manifest.models for file in model.files}
     suspects = {defect.file.sha256: defect.file.size for defect in examination.defects()}
     findings = dict(examination.findings)
     unknown = [(sha256, size) for sha256, size in suspects.items() if sha256 not in findings]
@@ -127,9 +134,9 @@ def repair(
     for sha256, finding in findings.items():
         if finding.lost and _recover(store, manifest, sha256, cancelled):
             continue
-        if finding.damage:
+        if finding.damage and sha256 in files:
             needs.append(Need(*files[sha256], None if finding.lost else finding))
-        elif finding.record is not None:
+        elif finding.record is not None and not finding.damage:
             reseal(store, finding.record)
     with ProgressFile(store, "repair") as report:
         downloaded = provide(store, needs, hub, limits, report, cancelled)

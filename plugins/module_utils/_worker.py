@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import json
 import os
 import re
 import signal
+import socket
 import sys
-from typing import Any, Callable
+from typing import Any, Callable, TextIO
 
 _PR_SET_PDEATHSIG = 1
 
@@ -37,10 +39,7 @@ def serve(measure: Callable[[dict[str, Any], Tell], dict[str, Any]]) -> None:
     :param measure: Does a job, and returns what it measured; it tells the phases of its work. A job that has a
         ``directory`` works on what is in there.
     """
-    # It does not outlive the module: not even one that is killed.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    report = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no event
+    report = begin()
     for line in sys.stdin:
         job = json.loads(line)
 
@@ -51,9 +50,29 @@ def serve(measure: Callable[[dict[str, Any], Tell], dict[str, Any]]) -> None:
         try:
             event = {"measured": measure(job, lambda phase: tell(phase=phase))}
         except BaseException as error:
-            event = {"failed": {"reason": _reason(error), "error": _describe(error, job.get("directory"))}}
+            event = {"failed": {"reason": reason_of(error), "error": describe(error, job.get("directory"))}}
         free_memory()
         tell(**event)
+
+
+def begin() -> TextIO:
+    """Prepare this process, and return where it reports to: what libraries print goes elsewhere.
+
+    It does not outlive the thread that started it, not even one that is killed, and reaches no network: a model is
+    what the store has, and nothing else.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    report = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    # OpenVINO tells its maker of every import otherwise, and leaves files in the home directory for that.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    sys.addaudithook(_refuse_network)
+    return report
+
+
+def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect" and arguments[0].family in (socket.AF_INET, socket.AF_INET6):
+        raise PermissionError(f"a model is opened without the network; it tried to reach {arguments[1]}")
 
 
 def free_memory() -> None:
@@ -65,15 +84,17 @@ def free_memory() -> None:
             torch.cuda.empty_cache()
 
 
-def _reason(error: BaseException) -> str:
-    """Return ``out_of_memory``, ``missing_package`` or ``error``."""
+def reason_of(error: BaseException) -> str:
+    """Return ``out_of_memory``, ``disk_full``, ``missing_package`` or ``error``."""
     text = str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "disk_full"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(text):
         return "out_of_memory"
     return "missing_package" if isinstance(error, ImportError) else "error"
 
 
-def _describe(error: BaseException, directory: str | None) -> str:
+def describe(error: BaseException, directory: str | None) -> str:
     """Return an error on one line; what libraries say is sometimes a page, and full of the job's own directory."""
     text = str(error)
     if directory is not None:

@@ -22,6 +22,7 @@ from typing import IO, Any, cast
 
 from ._blocks import check_cancelled
 from ._errors import InvalidInput
+from ._trust import require_trusted
 
 _PATIENCE = 0.1  # seconds until a signal is noticed
 _DYING = 10.0  # seconds that a killed process has; a driver that hangs keeps hold of it for ever
@@ -45,12 +46,23 @@ class Answer:
 def interpreter_of(venv: str) -> str:
     """Return the Python of an inference environment.
 
-    :raises InvalidInput: When there is none.
+    :raises InvalidInput: When there is none, or another account could have put it there.
     """
     python = os.path.join(venv, "bin", "python")
     if not os.access(python, os.X_OK):
         raise InvalidInput(f"{python} is not there; make the environment with the role python_venv, or name another")
+    require_trusted(python)
     return python
+
+
+def command(python: str, module: ModuleType) -> list[str]:
+    """Return the command that runs a module's ``main`` with another interpreter.
+
+    :param module: One of this collection, wherever it was loaded from: a directory or Ansible's archive.
+    """
+    name = module.__name__
+    place = str(module.__file__)[: -len(f"{name.replace('.', '/')}.py") - 1]
+    return [python, "-I", "-c", _START.format(module=name), place]
 
 
 class WorkerProcess:
@@ -121,11 +133,9 @@ class WorkerProcess:
 
     def _start(self) -> subprocess.Popen[str]:
         self._stop()
-        name = self._module.__name__
-        place = str(self._module.__file__)[: -len(f"{name.replace('.', '/')}.py") - 1]
         self._events = queue.SimpleQueue()
         self._process = subprocess.Popen(
-            [self._python, "-I", "-c", _START.format(module=name), place],
+            command(self._python, self._module),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

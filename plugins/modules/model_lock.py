@@ -74,6 +74,11 @@ options:
       smoke:
         description: How to test that the model computes. It goes into the lock as it is.
         type: dict
+      convert:
+        description: >-
+          What hosts convert the model to; C({format: openvino, bits: 8}) is what there is. It goes into the lock as it
+          is.
+        type: dict
   dest:
     description:
       - The lock file. It is replaced as a whole, and only when its content changes.
@@ -265,6 +270,7 @@ def main() -> None:
                     "allow_code": {"type": "bool", "default": False},
                     "requires": {"type": "dict"},
                     "smoke": {"type": "dict"},
+                    "convert": {"type": "dict"},
                 },
             },
             "dest": {"type": "path", "required": True},

@@ -136,7 +136,8 @@ models:
       description: What it does, C(embedding), C(rerank), C(text2text), C(generation) or C(image_text).
       type: str
     engine:
-      description: What runs it, C(transformers) or C(llama_cpp).
+      description: What runs it, C(transformers), C(llama_cpp), or C(openvino) for what was converted, which has an
+        entry of its own after the model's.
       type: str
     device:
       description: What it computed on.
@@ -209,14 +210,13 @@ models:
 
 import datetime
 import threading
-from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput, StoreError
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
-from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import Model, parse_models
+from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import parse_models, with_wishes
 from ansible_collections.gpufleet.models.plugins.module_utils._manifest import Manifest
 from ansible_collections.gpufleet.models.plugins.module_utils._module import ROOT_ARGUMENT, root_of, run_module
 from ansible_collections.gpufleet.models.plugins.module_utils._smoke import (
@@ -258,14 +258,15 @@ class SmokeManager:
             result = {"changed": False, "generation": manifest.generation, "tested": False}
             if not devices:
                 return {**result, "failures": [], "models": [], "msg": f"nothing was tested: {about}"}
-            tests = make_tests(self._models(manifest), generations.path(manifest.generation), self.golden)
+            models = with_wishes(manifest.models, self.locked)
+            tests = make_tests(models, generations.path(manifest.generation), self.golden, manifest.derived)
             digest = digest_of(tests, devices, self.venv)
             known = manifest.smoke
             if known and known["passed"] and known["digest"] == digest and not self.module.params["rerun"]:
                 msg = f"generation {manifest.generation} has passed this test at {known['at']}"
                 return {**result, "failures": [], "models": known["models"], "msg": msg}
             if self.module.check_mode:
-                names = ", ".join(test.model.name for test in tests if test.job)
+                names = ", ".join(test.label for test in tests if test.job)
                 return {**result, "failures": [], "models": [], "msg": f"would test {names or 'nothing'} on {about}"}
             outcomes = run_tests(tests, devices, self.venv, cancelled)
             self._record(store, manifest, digest, outcomes, cancelled)
@@ -278,15 +279,6 @@ class SmokeManager:
         if number is None:
             raise InvalidInput(f"{self.root} serves no generation; name one to test, or serve one first")
         return generations.manifest(number)
-
-    def _models(self, manifest: Manifest) -> list[Model]:
-        """Return the generation's models with what the lock says of their tests now."""
-        now = {model.name: model for model in self.locked}
-        models = []
-        for model in manifest.models:
-            told = now.get(model.name)
-            models.append(replace(model, smoke=told.smoke, requires=told.requires) if told else model)
-        return models
 
     def _devices(self) -> tuple[list[Device], str]:
         """Return what to compute on, and a sentence about it."""

@@ -85,10 +85,17 @@ generations:
           description: Where it lies.
           type: str
         files:
-          description: The number of its files.
+          description: The number of its files, without those that were made on this host.
           type: int
         bytes:
-          description: The size of its files in bytes.
+          description: The size of these files in bytes.
+          type: int
+        derived:
+          description: The files that M(gpufleet.models.model_convert) made of it, by their paths.
+          type: list
+          elements: str
+        derived_bytes:
+          description: The size of these files in bytes.
           type: int
         last_verified:
           description: When its file that was verified longest ago was (UTC, ISO 8601); V(null) while one never was.

@@ -97,6 +97,9 @@ corrupt:
     sha256:
       description: What its SHA-256 must be.
       type: str
+    derived:
+      description: Whether M(gpufleet.models.model_convert) made it on this host; then it cannot be fetched.
+      type: bool
     reason:
       description: What is wrong with it.
       type: str
@@ -241,7 +244,7 @@ class VerifyManager:
         }
         if left:
             first = left[0]
-            advice = "it could not be repaired" if self.repair else "run it with repair to mend it"
+            advice = _advice(first, self.repair)
             result["failed"] = True
             result["msg"] = (
                 f"{len(left)} of {sum(1 for _file in found.manifest.files())} files of generation "
@@ -249,6 +252,12 @@ class VerifyManager:
                 f"{first.model.name}: {first.reason}; {advice}"
             )
         return result
+
+
+def _advice(defect: Defect, tried: bool) -> str:
+    if defect.derived:
+        return "it was made on this host and cannot be fetched: run the playbook site, which converts the model again"
+    return "it could not be repaired" if tried else "run it with repair to mend it"
 
 
 def _repaired(found: Examination, after: Examination) -> list[Defect]:

@@ -326,6 +326,7 @@ def test_defect_in_a_result(served: Store) -> None:
         "model": "llama",
         "path": "model.gguf",
         "sha256": sha256_of(MODEL),
+        "derived": False,
         "reason": "1 of its 2 blocks are not as they were received",
         "blocks": [1],
     }

@@ -76,6 +76,8 @@ def test_store_with_everything(run: Run, root: Path, store: Store) -> None:
         "path": f"{root}/generations/1/minilm",
         "files": len(MINILM),
         "bytes": sum(map(len, MINILM.values())),
+        "derived": [],
+        "derived_bytes": 0,
     }
     assert verified.endswith("+00:00")
     assert llama["last_verified"] is None

@@ -90,7 +90,7 @@ def test_damage_is_named_by_file_and_block(verify: Run, store: Store) -> None:
         flip(blob_path(store, content), position)
     result = verify()
     reason = "2 of its 3 blocks are not as they were received"
-    defect = {"model": "big", "sha256": sha256_of(content), "reason": reason, "blocks": [1, 2]}
+    defect = {"model": "big", "sha256": sha256_of(content), "derived": False, "reason": reason, "blocks": [1, 2]}
     assert result["corrupt"] == [{"path": "model.gguf", **defect}, {"path": "copy.gguf", **defect}]
     assert result["missing"] == []
     assert sorted(result["verified"]) == sorted(ALL)
