@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from ._cuda import loaded_driver
 from ._driver_generation import generation_of, spans_hosts
 
 _VENDOR = "0x10de"
@@ -82,11 +83,12 @@ def read_hardware(root: str, machine: str) -> Hardware:
             device = int(_text(path, "device") or "0", 16)
             gpus.append(Gpu(os.path.basename(path), device, generation_of(device)))
         switches = switches or kind == _BRIDGE_CLASS
+    driver = loaded_driver(root)
     return Hardware(
         gpus=tuple(gpus),
         nvswitch=_nvswitch(root, switches),
         imex=any(spans_hosts(gpu.device, machine) for gpu in gpus),
-        loaded=_loaded(root),
+        loaded=driver.version if driver else None,
         nouveau=os.path.isdir(os.path.join(root, "sys/module/nouveau")),
         secure_boot=_secure_boot(root),
     )
@@ -124,14 +126,6 @@ def _nvswitch(root: str, on_pci: bool) -> str | None:
     if on_pci or glob.glob(os.path.join(root, "proc/driver/nvidia-nvswitch/devices/*")):
         return "nvlink4"
     return None
-
-
-def _loaded(root: str) -> str | None:
-    version = _text(root, "sys/module/nvidia/version")
-    if version:
-        return version
-    found = re.search(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)", _text(root, "proc/driver/nvidia/version") or "")
-    return found.group(1) if found else None
 
 
 def _secure_boot(root: str) -> bool:

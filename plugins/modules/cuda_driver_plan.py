@@ -313,18 +313,20 @@ from ansible_collections.gpufleet.models.plugins.module_utils._driver_hardware i
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_offers import Catalogue
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_packages import read_packages
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_plan import (
-    Host,
-    Offered,
-    Plan,
-    Wanted,
     plan_absent,
     plan_nothing,
     plan_present,
     plan_previous,
-    result_of,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_platform import Platform, platform_of
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_record import Record, parse_record
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_types import (
+    Host,
+    Offered,
+    Plan,
+    Wanted,
+    result_of,
+)
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import (
     DriverError,
     HubError,
