@@ -27,12 +27,14 @@ from ._driver_change import (
 )
 from ._driver_files import PREFERENCES, SIGNING, VERSION_LOCK, Repository, common_files, hold_files
 from ._driver_generation import modules_for
+from ._driver_hardware import Hardware
 from ._driver_parts import missing_parts, parts_of, services_of, surplus
 from ._driver_record import Record
 from ._driver_refusals import require_idle, require_secure_boot
 from ._driver_select import choose_driver, matches
 from ._driver_types import Host, Offered, Plan, Wanted
 from ._errors import DriverError
+from ._nvml_probe import Nvml
 
 DEFAULT_BRANCH = "580"
 
@@ -56,6 +58,12 @@ def plan_present(wanted: Wanted, host: Host, ask: Callable[[list[Repository]], O
         and _kept(wanted, host)
     ):
         return _nothing(host, settled, parts)
+    if not settled and host.nvml.elsewhere:
+        raise DriverError(
+            f"expected driver {wanted.version}, found {host.nvml.version} at work, which packages cannot replace: its "
+            f"library is {host.nvml.elsewhere}; nothing was changed. Change it where it comes from, or leave "
+            "cuda_driver_version empty for this host"
+        )
     if not settled and hardware.loaded and host.driver is None and host.has_tool("nvidia-uninstall"):
         raise DriverError(
             f"driver {hardware.loaded} was installed by NVIDIA's .run file, which packages cannot replace; run "
@@ -101,11 +109,42 @@ def plan_nothing(record: Record | None) -> Plan:
     return Plan("there is no NVIDIA GPU here, so there is nothing to do", record=record)
 
 
+def plan_running(wanted: Wanted, hardware: Hardware, nvml: Nvml, obstacle: DriverError | None = None) -> Plan | None:
+    """Decide about a driver that runs already and is nothing of this role's, before the host is looked at closer.
+
+    Whoever brought it, a container or a distribution that this role does not know: it stays where it is what is wanted.
+
+    :param obstacle: Why this role could not install a driver here.
+    :return: None where more has to be known.
+    :raises DriverError: When the driver that runs is not the wanted one, and cannot be replaced.
+    """
+    running = nvml.version or (hardware.loaded if obstacle else None)
+    if running is None:
+        if obstacle:
+            raise obstacle
+        return None
+    if wanted.version and not matches(running, wanted.version):
+        if obstacle:
+            raise DriverError(f"expected driver {wanted.version}, found {running} at work; {obstacle}")
+        return None
+    if wanted.additions:
+        if obstacle:
+            raise obstacle
+        return None
+    state = "works" if nvml.version else f"is loaded ({nvml.reason})"
+    return Plan(f"driver {running} {state} and is left as it is", driver=running)
+
+
+def plan_nothing_to_remove() -> Plan:
+    """Return the plan for removing what was never installed."""
+    return Plan("this role has installed nothing here, so there is nothing to remove")
+
+
 def plan_absent(wanted: Wanted, host: Host) -> Plan:
     """Decide what removes all that the role installed on a host, and nothing else."""
     record = host.record
     if record is None:
-        return Plan("this role has installed nothing here, so there is nothing to remove", driver=host.driver)
+        return plan_nothing_to_remove()
     require_idle(wanted, host)
     remove = host.packages.unneeded(record.owned if record.finished else record.finish(host.packages).owned)
     what = f"driver {record.driver}" if record.driver else "what belongs to the driver"

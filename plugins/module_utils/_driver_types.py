@@ -40,6 +40,11 @@ class Wanted:
     toolkit_repository: str = ""
     toolkit_fingerprint: str = ""
 
+    @property
+    def additions(self) -> bool:
+        """Whether something is wanted that comes and goes without the driver."""
+        return self.container_toolkit or self.dcgm or bool(self.cuda_toolkit)
+
 
 @dataclass(frozen=True)
 class Host:

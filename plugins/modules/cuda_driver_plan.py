@@ -16,6 +16,8 @@ description:
   - Compares what is wanted with the hardware, with what is installed, and with what NVIDIA's package repository offers,
     and returns packages with exact versions, holds, files and all else that has to change. The role
     P(gpufleet.models.cuda_driver#role) carries that out.
+  - For a host without a GPU of NVIDIA, and for one where a driver of somebody else's works and is what is wanted, there
+    is nothing to do. That is told on any distribution, and without privileges.
   - It changes nothing, whatever the mode. It reads C(/sys), C(/proc) and the package database. The repository's index
     is read over HTTP by the module itself, so that a host where the repository is not configured yet has a plan too,
     and only when something has to change.
@@ -261,6 +263,10 @@ manager:
   description: The package manager, V(apt) or V(dnf); V(null) when it does not matter.
   returned: success
   type: str
+privileged:
+  description: Whether the module ran as root, which changing anything needs.
+  returned: success
+  type: bool
 hardware:
   description: What the host is.
   returned: success
@@ -297,6 +303,7 @@ hardware:
 import glob
 import os
 import shutil
+from dataclasses import replace
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
@@ -305,6 +312,7 @@ from ansible.module_utils.urls import open_url
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_apt import read_apt
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_dnf import read_dnf
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_files import Repository
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_generation import modules_for
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_hardware import (
     Hardware,
     read_gpu_users,
@@ -315,8 +323,10 @@ from ansible_collections.gpufleet.models.plugins.module_utils._driver_packages i
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_plan import (
     plan_absent,
     plan_nothing,
+    plan_nothing_to_remove,
     plan_present,
     plan_previous,
+    plan_running,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_platform import Platform, platform_of
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_record import Record, parse_record
@@ -373,10 +383,17 @@ class Planner:
 
     def run(self) -> dict[str, Any]:
         """Return the module's result."""
-        record = parse_record(_read(self.record_path), self.record_path)
         nvml = probe()
-        if not self.hardware.gpus and (self.state == "present" or (self.state == "absent" and record is None)):
-            return self._result(plan_nothing(record), record, None, nvml)
+        record, withheld = None, None
+        try:
+            record = parse_record(_read(self.record_path), self.record_path)
+        except PermissionError as error:
+            withheld = error  # it may not be needed
+        plan = self._plan_without_packages(record, nvml, known=withheld is None)
+        if plan is not None:
+            return self._result(plan, record, None, nvml)
+        if withheld is not None:
+            raise withheld
         host = self._host(record, nvml)
         plan = {
             "present": lambda: plan_present(self.wanted, host, self._asker(host.platform)),
@@ -385,11 +402,39 @@ class Planner:
         }[self.state]()
         return self._result(plan, record, host, nvml)
 
-    def _host(self, record: Record | None, nvml: Nvml) -> Host:
+    def _plan_without_packages(self, record: Record | None, nvml: Nvml, known: bool) -> Plan | None:
+        """Return the plan where packages do not matter, which also works without privileges and on any platform.
+
+        :param known: Whether the record could be read.
+        """
+        if self.state == "present":
+            if not self.hardware.gpus:
+                return plan_nothing(record)
+            obstacle = self._obstacle()
+            if record is None or obstacle:
+                plan = plan_running(self.wanted, self.hardware, nvml, obstacle)
+                return plan and replace(plan, record=record)
+        elif self.state == "absent" and record is None and known:
+            return plan_nothing_to_remove()
+        return None
+
+    def _obstacle(self) -> DriverError | None:
+        """Return why no driver can be installed here, whatever the version."""
+        try:
+            self._platform()
+            modules_for(self.hardware.generations, self.wanted.modules)
+        except DriverError as error:
+            return error
+        return None
+
+    def _platform(self) -> Platform:
         release = _os_release()
-        platform = platform_of(
+        return platform_of(
             release.get("ID", "linux"), release.get("VERSION_ID", ""), release.get("ID_LIKE", ""), self.machine
         )
+
+    def _host(self, record: Record | None, nvml: Nvml) -> Host:
+        platform = self._platform()
         sources = [path for pattern in _SOURCES[platform.manager] for path in glob.glob(pattern)]
         return Host(
             platform=platform,
@@ -447,6 +492,7 @@ class Planner:
             "changed": self.check_mode and plan.pending,
             "record_changed": plan.record != record,
             "manager": host and host.platform.manager,
+            "privileged": os.geteuid() == 0,
             "hardware": _describe(self.hardware, nvml, host),
             "diff": {
                 "before": "".join(f"{name} {installed[name]}\n" for name in sorted(names) if name in installed),
@@ -501,6 +547,8 @@ def plan(module: AnsibleModule) -> dict[str, Any]:
     """Look at this host and return the module's result."""
     try:
         return Planner(module).run()
+    except PermissionError as error:
+        raise DriverError(f"{error.filename}: {error.strerror}; nothing was changed, use become: true") from None
     except OSError as error:
         where = error.filename or module.params["record"]
         raise DriverError(f"{where}: {error.strerror or error}; nothing was changed") from None
