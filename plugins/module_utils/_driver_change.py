@@ -130,9 +130,11 @@ def begin(
         return host.record
     former = host.record
     now = {path: host.read(path) for path in files}
+    expected: list[str] | None = [] if host.platform.manager == "apt" else None  # apt tells before it changes anything
     if former and former.before and not former.finished:
         # The former change did not come to its end, so what was before it is what there is to go back to.
         before = replace(former.before, files={**now, **former.before.files})
+        expected = former.expected
     else:
         before = Before(
             driver=host.driver,
@@ -150,7 +152,20 @@ def begin(
         original={**now, **(former.original if former else {})},
         before=before,
         touched=None,
+        expected=expected,
     )
+
+
+def replaced(plan: Plan) -> dict[str, str]:
+    """Return the packages of before a change that it does not leave as they are, with their versions."""
+    before = plan.record.before.versions if plan.record and plan.record.before else {}
+    expected = {*((plan.record.expected if plan.record else None) or ())}
+    return {
+        name: version
+        for name, version in before.items()
+        # What was not whole before is not worth keeping.
+        if version and (name in plan.remove or name in expected or plan.packages.get(name, version) != version)
+    }
 
 
 def spec(platform: Platform, name: str, version: str) -> str:

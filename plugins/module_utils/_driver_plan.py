@@ -19,6 +19,7 @@ from ._driver_change import (
     describe,
     original,
     packages_of,
+    replaced,
     repositories_of,
     source_files,
     spec,
@@ -97,11 +98,12 @@ def plan_present(wanted: Wanted, host: Host, ask: Callable[[list[Repository]], O
     if wanted.hold:
         files.update(hold_files(platform, driver if ours else None, packages, host.read(VERSION_LOCK)))
     plan = with_files(plan, host, files)
-    return replace(
+    plan = replace(
         plan,
         message=describe(host, driver, plan),
         record=begin(host, plan, driver if ours else None, packages, files),
     )
+    return replace(plan, replaced=replaced(plan) if plan.install or plan.remove else {})
 
 
 def plan_nothing(record: Record | None) -> Plan:
@@ -173,10 +175,12 @@ def plan_previous(wanted: Wanted, host: Host) -> Plan:
     install = [name for name in touched if name in before.versions and now.versions.get(name) != before.versions[name]]
     new = [name for name in touched if name not in before.versions and name in now.versions]
     mine = {*touched, *record.packages}
+    files = {name: host.kept.find(name, before.versions[name]) for name in install}
     plan = Plan(
         f"go back to driver {before.driver}" if before.driver else "go back to having no driver",
         driver=before.driver,
-        install=tuple(spec(host.platform, name, before.versions[name]) for name in install),
+        packages={name: before.versions[name] for name in touched if name in before.versions},
+        install=tuple(files[name] or spec(host.platform, name, before.versions[name]) for name in install),
         remove=tuple(sorted(new)) if not record.finished else now.unneeded(new),
         # A hold vanishes when a held package is changed.
         hold=tuple(sorted(mine & {*before.held} & ({*install} | {*before.versions} - now.held))),
@@ -186,7 +190,9 @@ def plan_previous(wanted: Wanted, host: Host) -> Plan:
         record_after=before.record,
         reboot_required=host.hardware.loaded != before.driver and bool(host.hardware.loaded or before.driver),
     )
-    return with_files(plan, host, before.files)
+    plan = with_files(plan, host, before.files)
+    # What was kept needs no repository: then the way back is open also without network.
+    return replace(plan, update_index=plan.update_index and not all(files.values()))
 
 
 def _settled(wanted: Wanted, host: Host) -> str | None:

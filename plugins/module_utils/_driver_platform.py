@@ -23,7 +23,7 @@ _DEBIAN_13_KEY = "02182E60104FCDC26EAE1B8597A5D4CB8793F200"
 _RHEL_KEY = "610C7B14E068A878070DA4E99CD0A493D42D0685"
 
 _ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "sbsa"}  # how NVIDIA calls them
-_DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Platform:
     def toolkit_repository(self) -> str:
         """The address of the container toolkit's repository."""
         if self.manager == "apt":
-            return f"{TOOLKIT_REPOSITORY}/stable/deb/{_DEB_ARCHITECTURES[self.architecture]}"
+            return f"{TOOLKIT_REPOSITORY}/stable/deb/{DEB_ARCHITECTURES[self.architecture]}"
         return f"{TOOLKIT_REPOSITORY}/stable/rpm/{self.architecture}"
 
     def part(self, name: str, driver: str, toolkit: str = "") -> tuple[str, ...]:

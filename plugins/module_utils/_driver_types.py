@@ -11,11 +11,26 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from ._driver_hardware import GpuUser, Hardware
+from ._driver_kept import Kept
 from ._driver_offers import Catalogue, upstream_of
 from ._driver_packages import BROKEN, Packages
 from ._driver_platform import Platform
 from ._driver_record import Record
 from ._nvml_probe import Nvml
+
+APT_INSTALL = (
+    *("apt-get", "install", "--yes", "--purge", "--no-install-recommends"),
+    *("--allow-downgrades", "--allow-change-held-packages"),
+    # Configuration files that somebody has edited stay. Another run of apt may take its time.
+    *(
+        "-o",
+        "Dpkg::Options::=--force-confdef",
+        "-o",
+        "Dpkg::Options::=--force-confold",
+        "-o",
+        "DPkg::Lock::Timeout=120",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,7 @@ class Wanted:
 class Host:
     """What there is. ``read`` returns a file's text, or None; ``has_tool`` tells whether a command is installed.
 
-    ``sources`` are the files that describe repositories.
+    ``sources`` are the files that describe repositories, ``kept`` are the packages that the last change replaced.
     """
 
     platform: Platform
@@ -61,6 +76,7 @@ class Host:
     packages: Packages
     record: Record | None
     sources: Mapping[str, str]
+    kept: Kept
     read: Callable[[str], str | None]
     has_tool: Callable[[str], bool]
 
@@ -88,7 +104,8 @@ class Plan:
 
     ``files`` has the content of each file that changes, None for one that goes. ``driver`` is the version that is
     there afterwards. ``record`` is what the record has to be before anything is done, ``record_after`` what it has to
-    be after a removal or a way back; None stands for no record.
+    be after a removal or a way back; None stands for no record. ``replaced`` are the packages of before it, with their
+    versions, that a way back needs.
     """
 
     message: str
@@ -105,6 +122,7 @@ class Plan:
     update_index: bool = False
     record: Record | None = None
     record_after: dict[str, Any] | None = None
+    replaced: dict[str, str] = field(default_factory=dict)
     reboot_required: bool = False
     load_module: bool = False
 
@@ -112,6 +130,13 @@ class Plan:
     def pending(self) -> bool:
         """Whether there is anything to do."""
         return bool(self.install or self.remove or self.hold or self.unhold or self.files)
+
+    @property
+    def apt(self) -> list[str]:
+        """The command with which apt installs and removes, all at once."""
+        if not (self.install or self.remove):
+            return []
+        return [*APT_INSTALL, *self.install, *(f"{name}-" for name in self.remove)]
 
 
 def result_of(plan: Plan) -> dict[str, Any]:
@@ -122,6 +147,7 @@ def result_of(plan: Plan) -> dict[str, Any]:
         "driver": plan.driver,
         "packages": plan.packages,
         "install": list(plan.install),
+        "apt": plan.apt,
         "remove": list(plan.remove),
         "hold": list(plan.hold),
         "unhold": list(plan.unhold),
@@ -132,6 +158,7 @@ def result_of(plan: Plan) -> dict[str, Any]:
         "services": list(plan.services),
         "record": plan.record.to_json() if plan.record else None,
         "record_after": plan.record_after,
+        "replaced": plan.replaced,
         "reboot_required": plan.reboot_required,
         "load_module": plan.load_module,
     }

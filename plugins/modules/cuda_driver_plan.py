@@ -140,6 +140,12 @@ options:
       - The file with the record of the driver on the host.
     type: path
     default: /var/lib/gpufleet/cuda_driver.json
+  kept:
+    description:
+      - The directory with the files of the packages that the last change replaced, see
+        M(gpufleet.models.cuda_driver_keep).
+    type: path
+    default: /var/lib/gpufleet/cuda_driver_packages
   root:
     description:
       - Where C(sys) and C(proc) are, as far as they describe the hardware and the kernel.
@@ -188,11 +194,21 @@ packages:
   returned: success
   type: dict
 install:
-  description: What to install, as the package manager is asked for it.
+  description: What to install, as the package manager is asked for it; files with O(state=previous), as far as they are
+    in O(kept).
   returned: success
   type: list
   elements: str
   sample: [nvidia-driver-cuda=580.95.05-1]
+apt:
+  description: The command of apt that does both; empty where there is nothing to install or remove.
+  returned: success
+  type: list
+  elements: str
+replaced:
+  description: The packages that a change replaces or removes, with their versions. A way back needs them.
+  returned: success
+  type: dict
 remove:
   description: The packages to remove.
   returned: success
@@ -318,6 +334,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._driver_hardware i
     read_gpu_users,
     read_hardware,
 )
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_kept import Kept
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_offers import Catalogue
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_packages import read_packages
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_plan import (
@@ -375,6 +392,7 @@ class Planner:
         self.state: str = params["state"]
         self.timeout: float = params["timeout"]
         self.record_path: str = params["record"]
+        self.kept_path: str = params["kept"]
         self.machine = os.uname().machine
         self.wanted = Wanted(**{name: params[name] for name in _WISHES}, stop_services=tuple(params["stop_services"]))
         if bool(self.wanted.signing_key) != bool(self.wanted.signing_certificate):
@@ -445,6 +463,7 @@ class Planner:
             packages=read_packages(platform.manager),
             record=record,
             sources={path: _read(path) or "" for path in sources},
+            kept=Kept(self.kept_path, platform.manager, self.machine),
             read=_read,
             has_tool=lambda name: shutil.which(name, path=_PATH) is not None,
         )
@@ -486,7 +505,8 @@ class Planner:
 
     def _result(self, plan: Plan, record: Record | None, host: Host | None, nvml: Nvml) -> dict[str, Any]:
         installed = host.packages.versions if host else {}
-        names = {*plan.packages, *plan.remove, *(spec.partition("=")[0] for spec in plan.install)}
+        specs = (spec.partition("=")[0] for spec in plan.install if not os.path.isabs(spec))
+        names = {*plan.packages, *plan.remove, *specs}
         return {
             **result_of(plan),
             "changed": self.check_mode and plan.pending,
@@ -577,6 +597,7 @@ def main() -> None:
             "toolkit_repository": {"type": "str", "default": ""},
             "toolkit_fingerprint": {"type": "str", "default": ""},
             "record": {"type": "path", "default": "/var/lib/gpufleet/cuda_driver.json"},
+            "kept": {"type": "path", "default": "/var/lib/gpufleet/cuda_driver_packages"},
             "root": {"type": "path", "default": "/"},
             "timeout": {"type": "float", "default": 60.0},
         },

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -23,6 +24,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._driver_files impo
     Repository,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_hardware import Gpu, GpuUser, Hardware
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_kept import Kept
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_offers import Catalogue
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_packages import Packages
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_plan import (
@@ -66,6 +68,7 @@ class Machine:
         self.users: tuple[GpuUser, ...] = ()
         self.tools = TOOLS
         self.asked = 0
+        self.kept = "/no/such/directory"
 
     @property
     def host(self) -> Host:
@@ -78,6 +81,7 @@ class Machine:
             packages=Packages(dict(self.versions), frozenset(self.held)),
             record=self.record,
             sources={path: text for path, text in self.files.items() if "sources.list.d" in path},
+            kept=Kept(self.kept, self.platform.manager, "x86_64"),
             read=self.files.get,
             has_tool=self.tools.__contains__,
         )
@@ -102,9 +106,17 @@ class Machine:
     def plan(self, **wishes: Any) -> Plan:
         return plan_present(Wanted(**wishes), self.host, self.ask)
 
-    def carry_out(self, plan: Plan) -> None:
-        """Do what a plan says, as the role does, and note the end in the record."""
+    def carry_out(self, plan: Plan, most: int | None = None) -> None:
+        """Do what a plan says, as the role does.
+
+        :param most: How many packages are installed before it is interrupted.
+        """
         self.record = parse_text(plan.record)
+        if self.record and self.record.expected is not None:  # apt tells what it is going to do
+            changes = {*self.record.expected, *names(plan.install), *plan.remove}
+            self.record = replace(self.record, expected=sorted(changes))
+        if most is not None:
+            plan = replace(plan, install=plan.install[:most], hold=())
         for path, text in plan.files.items():
             self.files.pop(path, None)
             if text is not None:
@@ -605,7 +617,7 @@ def completely(machine: Machine, plan: Plan) -> None:
 
 
 def without_its_last_packages(machine: Machine, plan: Plan) -> None:
-    machine.carry_out(replace(plan, install=plan.install[:3], hold=()))
+    machine.carry_out(plan, most=3)
     machine.versions["libnvidia-ml1"] = ""
 
 
@@ -627,7 +639,7 @@ def test_going_back_brings_exactly_what_there_was(how: Callable[[Machine, Plan],
     before = (dict(machine.versions), set(machine.held), dict(machine.files))
     record = machine.record
     plan = change(machine, how)
-    assert plan.update_index == (SOURCES in plan.files)
+    assert plan.update_index == (SOURCES in plan.files and bool(plan.install))
     machine.carry_out(plan)
     assert (machine.versions, machine.held, machine.files) == before
     assert not plan_previous(Wanted(), machine.host).pending
@@ -663,6 +675,57 @@ def test_others_upgrades_are_not_taken_back() -> None:
     machine.carry_out(plan_previous(Wanted(), machine.host))
     assert (machine.versions["libc6"], machine.versions["vim"]) == ("2.36-10", "9")
     assert machine.versions["libnvidia-ml1"] == "580.82.07-1"
+
+
+@pytest.mark.parametrize("how", [without_its_last_packages, with_its_record_alone])
+def test_what_others_install_after_a_run_was_killed_is_theirs(how: Callable[[Machine, Plan], None]) -> None:
+    machine = Machine()
+    machine.install(version="580.82.07")
+    before = dict(machine.versions)
+    how(machine, machine.plan(version="595"))
+    machine.versions.update({"vim": "9", "libc6": "2.36-10"})
+    # Also when another run was killed since.
+    how(machine, machine.plan(version="580.95.05"))
+    machine.versions["git"] = "2"
+    machine.carry_out(plan_previous(Wanted(), machine.host))
+    assert machine.versions == {**before, "vim": "9", "libc6": "2.36-10", "git": "2"}
+
+
+def test_what_a_change_replaces() -> None:
+    """A way back needs exactly that, also when a run was killed in between."""
+    machine = Machine()
+    assert not machine.plan(version="580.82.07").replaced
+    machine.install(version="580.82.07", dcgm=True)
+    driver = {name: version for name, version in machine.versions.items() if version == "580.82.07-1"}
+    plan = machine.plan(version="595", modules="proprietary", dcgm=True)
+    assert plan.replaced == driver
+    machine.carry_out(plan, most=3)
+    machine.versions["libnvidia-ml1"] = ""
+    assert machine.plan(version="595", modules="proprietary", dcgm=True).replaced == driver
+    assert machine.plan(version="580.95.05", dcgm=True).replaced == driver
+    # Turning a switch off takes its packages away; holds alone replace nothing.
+    machine = Machine()
+    machine.install(dcgm=True)
+    assert {*machine.plan().replaced} == {"datacenter-gpu-manager-4-cuda13", "datacenter-gpu-manager-4-core"}
+    assert not machine.plan(dcgm=True, hold=False).replaced
+
+
+def test_the_way_back_takes_what_was_kept(tmp_path: Path) -> None:
+    machine = Machine()
+    machine.install(version="580.82.07")
+    machine.install(version="580.95.05", repository="https://mirror.example.org/debian12")
+    machine.kept = str(tmp_path)
+    plan = plan_previous(Wanted(), machine.host)
+    assert "libnvidia-ml1=580.82.07-1" in plan.install
+    assert plan.update_index  # as another repository is described again
+    for name in plan.packages:
+        (tmp_path / f"{name}_580.82.07-1_amd64.deb").touch()
+    plan = plan_previous(Wanted(), machine.host)
+    assert str(tmp_path / "libnvidia-ml1_580.82.07-1_amd64.deb") in plan.install
+    assert all(path.startswith("/") for path in plan.install)
+    assert not plan.update_index
+    assert plan.apt[:2] == ["apt-get", "install"]
+    assert plan.apt[-len(plan.install) :] == list(plan.install)
 
 
 def test_nothing_to_go_back_to() -> None:
