@@ -51,6 +51,11 @@ def _read(system: str, path: str) -> str:
         return ""
 
 
+def newest_cuda(branch: int) -> int:
+    """Return the newest major version of CUDA that a branch of the driver serves."""
+    return max((cuda for cuda, oldest in _OLDEST_DRIVER.items() if branch >= oldest), default=min(_OLDEST_DRIVER))
+
+
 def driver_problem(cuda: str | None, driver: Driver | None) -> str | None:
     """Return why a torch that was built for a version of CUDA cannot work with a driver, or None.
 

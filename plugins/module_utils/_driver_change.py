@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ._driver_files import NOUVEAU, VERSION_LOCK, Repository, other_sources, stream_file, unlock_versions
+from ._driver_files import (
+    NOUVEAU,
+    VERSION_LOCK,
+    Repository,
+    common_files,
+    other_sources,
+    stream_file,
+    unlock_versions,
+)
 from ._driver_offers import Catalogue, branch_of, compare_versions
 from ._driver_platform import TOOLKIT_FINGERPRINT, Platform
 from ._driver_record import Before, Record
@@ -56,7 +64,9 @@ def change_packages(wanted: Wanted, host: Host, packages: dict[str, str], driver
     """Return the plan's packages and holds."""
     platform, versions, held = host.platform, host.packages.versions, host.packages.held
     changing = [name for name in packages if versions.get(name) != packages[name]]
-    needed = [*platform.needed, *([platform.headers.format(kernel=host.kernel)] if wanted.kernel_headers else [])]
+    needed = [*platform.needed, *headers_of(wanted, host)]
+    if host.hardware.nvswitch == "nvlink5":
+        needed.append("infiniband-diags")  # Fabric Manager asks it for the switches
     recorded = {*(host.record.packages if host.record else {})}
     modules = {
         name
@@ -81,6 +91,22 @@ def change_packages(wanted: Wanted, host: Host, packages: dict[str, str], driver
         hold=tuple(sorted(holds)),
         unhold=tuple(sorted(release)),
     )
+
+
+def headers_of(wanted: Wanted, host: Host) -> list[str]:
+    """Return the package with the headers of the running kernel."""
+    return [host.platform.headers.format(kernel=host.kernel)] if wanted.kernel_headers else []
+
+
+def kernel_modules(host: Host) -> tuple[str, ...]:
+    """Return the kernel's own modules that the driver's services need."""
+    # Fabric Manager talks to the switches of NVLink 5 in InfiniBand's management datagrams.
+    return ("ib_umad",) if host.hardware.nvswitch == "nvlink5" else ()
+
+
+def own_files(wanted: Wanted, host: Host) -> dict[str, str]:
+    """Return the files that a driver of this role's needs with any package manager."""
+    return common_files(wanted.signing_key, wanted.signing_certificate, kernel_modules(host))
 
 
 def source_files(host: Host, repositories: list[Repository]) -> dict[str, str | None]:
@@ -170,7 +196,9 @@ def replaced(plan: Plan) -> dict[str, str]:
 
 def spec(platform: Platform, name: str, version: str) -> str:
     """Return how the package manager is asked for a package in one version."""
-    return f"{name}={version}" if platform.manager == "apt" else f"{name}-{version}"
+    if platform.manager == "apt":
+        return f"{name}={version}"
+    return name if version in name else f"{name}-{version}"
 
 
 def describe(host: Host, driver: str, plan: Plan) -> str:

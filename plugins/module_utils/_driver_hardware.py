@@ -50,7 +50,8 @@ class GpuUser:
 class Hardware:
     """What matters for the driver.
 
-    ``loaded`` is the version of the kernel module that runs. ``nvswitch`` is the generation of NVLink that switches on
+    ``loaded`` is the version of the kernel module that runs, ``built`` whether the running kernel has one that it could
+    load. ``nvswitch`` is the generation of NVLink that switches on
     this host serve: ``nvlink4`` for all up to 4, ``nvlink5``, or None where there are none.
     """
 
@@ -58,6 +59,7 @@ class Hardware:
     nvswitch: str | None
     imex: bool
     loaded: str | None
+    built: bool
     nouveau: bool
     secure_boot: bool
 
@@ -67,11 +69,12 @@ class Hardware:
         return tuple(sorted({gpu.generation for gpu in self.gpus}))
 
 
-def read_hardware(root: str, machine: str) -> Hardware:
+def read_hardware(root: str, machine: str, kernel: str) -> Hardware:
     """Look at a host.
 
-    :param root: Where ``sys`` and ``proc`` are.
+    :param root: Where ``sys``, ``proc`` and ``lib`` are.
     :param machine: The processor's architecture, as ``uname -m`` names it.
+    :param kernel: The running kernel, as ``uname -r`` names it.
     """
     gpus = []
     switches = False
@@ -89,6 +92,7 @@ def read_hardware(root: str, machine: str) -> Hardware:
         nvswitch=_nvswitch(root, switches),
         imex=any(spans_hosts(gpu.device, machine) for gpu in gpus),
         loaded=driver.version if driver else None,
+        built=_has_module(root, kernel),
         nouveau=os.path.isdir(os.path.join(root, "sys/module/nouveau")),
         secure_boot=_secure_boot(root),
     )
@@ -126,6 +130,12 @@ def _nvswitch(root: str, on_pci: bool) -> str | None:
     if on_pci or glob.glob(os.path.join(root, "proc/driver/nvidia-nvswitch/devices/*")):
         return "nvlink4"
     return None
+
+
+def _has_module(root: str, kernel: str) -> bool:
+    # modprobe finds modules by this list.
+    known = _text(root, "lib/modules", kernel, "modules.dep") or ""
+    return re.search(r"^(?:\S*/)?nvidia\.ko(?:\.\w+)?:", known, re.MULTILINE) is not None
 
 
 def _secure_boot(root: str) -> bool:

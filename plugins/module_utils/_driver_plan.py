@@ -17,7 +17,10 @@ from ._driver_change import (
     begin,
     change_packages,
     describe,
+    headers_of,
+    kernel_modules,
     original,
+    own_files,
     packages_of,
     replaced,
     repositories_of,
@@ -26,7 +29,7 @@ from ._driver_change import (
     stream_files,
     with_files,
 )
-from ._driver_files import PREFERENCES, SIGNING, VERSION_LOCK, Repository, common_files, hold_files
+from ._driver_files import PREFERENCES, SIGNING, VERSION_LOCK, Repository, hold_files
 from ._driver_generation import modules_for
 from ._driver_hardware import Hardware
 from ._driver_parts import missing_parts, parts_of, services_of, surplus
@@ -58,7 +61,7 @@ def plan_present(wanted: Wanted, host: Host, ask: Callable[[list[Repository]], O
         and not (missing_parts(wanted, host, parts, settled) or surplus(host, parts, settled))
         and _kept(wanted, host)
     ):
-        return _nothing(host, settled, parts)
+        return _rebuild(wanted, host, settled, parts) or _nothing(wanted, host, settled, parts)
     if not settled and host.nvml.elsewhere:
         raise DriverError(
             f"expected driver {wanted.version}, found {host.nvml.version} at work, which packages cannot replace: its "
@@ -80,12 +83,12 @@ def plan_present(wanted: Wanted, host: Host, ask: Callable[[list[Repository]], O
         require_secure_boot(wanted, host)
     if not settled:
         require_idle(wanted, host)
-    load_module = hardware.loaded is None and not hardware.nouveau and host.has_tool("modprobe")
+    load = _load(host)
     plan = replace(
         change_packages(wanted, host, packages, driver, ours),
         services=services_of(parts),
-        load_module=load_module,
-        reboot_required=hardware.loaded != driver and not load_module,
+        load=load,
+        reboot_required=hardware.loaded != driver and "nvidia" not in load,
     )
     files: dict[str, str | None] = {
         path: original(host, path) for path in (host.record.original if host.record else ())
@@ -93,7 +96,7 @@ def plan_present(wanted: Wanted, host: Host, ask: Callable[[list[Repository]], O
     files.update(offered.keys)
     files.update(source_files(host, repositories))
     if ours:
-        files.update(common_files(wanted.signing_key, wanted.signing_certificate))
+        files.update(own_files(wanted, host))
         files.update(stream_files(platform, driver, modules, offered.catalogue))
     if wanted.hold:
         files.update(hold_files(platform, driver if ours else None, packages, host.read(VERSION_LOCK)))
@@ -215,7 +218,7 @@ def _kept(wanted: Wanted, host: Host) -> bool:
         return True
     files = {**record.files, **source_files(host, repositories_of(wanted, platform))}
     if record.driver:
-        files.update(common_files(wanted.signing_key, wanted.signing_certificate))
+        files.update(own_files(wanted, host))
     if wanted.hold:
         files.update(hold_files(platform, record.driver, record.packages, host.read(VERSION_LOCK)))
     held = {*record.packages} <= host.packages.held or platform.manager != "apt"
@@ -227,9 +230,42 @@ def _kept(wanted: Wanted, host: Host) -> bool:
     )
 
 
-def _nothing(host: Host, driver: str, parts: list[str]) -> Plan:
+def _load(host: Host) -> tuple[str, ...]:
+    """Return the modules that can be loaded without a reboot."""
+    if not host.has_tool("modprobe"):
+        return ()
+    driver = ("nvidia",) if host.hardware.loaded is None and not host.hardware.nouveau else ()
+    return (*driver, *kernel_modules(host))
+
+
+def _rebuild(wanted: Wanted, host: Host, driver: str, parts: list[str]) -> Plan | None:
+    """Return what gives the running kernel its modules, as after an upgrade of the kernel; None where it has them."""
+    if not _is_ours(host) or host.record is None or host.hardware.loaded or host.hardware.built:
+        return None
+    if not host.has_tool("dkms"):
+        return None
+    require_secure_boot(wanted, host)
+    headers = tuple(name for name in headers_of(wanted, host) if name not in host.packages.versions)
+    plan = Plan(
+        f"build the kernel modules of driver {driver} for kernel {host.kernel}",
+        driver=driver,
+        packages=host.record.packages,
+        install=headers,
+        build=("dkms", "autoinstall", "-k", host.kernel),
+        load=_load(host),
+        reboot_required=host.hardware.nouveau,
+        services=services_of(parts),
+        update_index=bool(headers),
+    )
+    return replace(plan, record=begin(host, plan, host.record.driver, host.record.packages, host.record.files))
+
+
+def _nothing(wanted: Wanted, host: Host, driver: str, parts: list[str]) -> Plan:
     """Return the plan for a host that is as it shall be."""
     record = host.record
+    reboot_required = host.driver is not None and host.hardware.loaded != host.driver
+    if reboot_required and wanted.reboot:
+        require_idle(wanted, host)
     if record and not record.finished:
         record = record.finish(host.packages)
     if record and host.nvml.version == host.driver:
@@ -241,5 +277,6 @@ def _nothing(host: Host, driver: str, parts: list[str]) -> Plan:
         packages=record.packages if record else {},
         services=services_of(parts),
         record=record,
-        reboot_required=host.driver is not None and host.hardware.loaded != host.driver,
+        reboot_required=reboot_required,
+        load=_load(host) if _is_ours(host) and host.hardware.built and not host.hardware.loaded else (),
     )

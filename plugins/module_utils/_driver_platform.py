@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._cuda import newest_cuda
 from ._errors import DriverError
 
 REPOSITORIES = "https://developer.download.nvidia.com/compute/cuda/repos"
@@ -30,7 +31,8 @@ DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 class Part:
     """A part of the driver, or of what belongs to it.
 
-    :param names: What its package may be called; ``{branch}`` and ``{toolkit}`` stand for versions.
+    :param names: What its package may be called; ``{branch}``, ``{cuda}`` (the newest one that a driver of this branch
+        serves) and ``{toolkit}`` stand for versions.
     :param matched: Whether its version must be the driver's.
     :param optional: Whether a repository that does not have it is no failure.
     """
@@ -46,7 +48,7 @@ class Platform:
 
     ``key`` is the file of the repository's key, ``fingerprint`` is None where it is not known for sure. ``streams``
     says whether a branch is a stream of a module; otherwise a lock on versions does that. ``needed`` are packages of
-    the distribution for locking and building.
+    the distribution for locking and building. ``certificate`` is the one that DKMS signs with there.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Platform:
     initramfs: tuple[str, ...]
     streams: bool = False
     needed: tuple[str, ...] = ()
+    certificate: str = "/var/lib/dkms/mok.pub"
 
     @property
     def repository(self) -> str:
@@ -76,7 +79,10 @@ class Platform:
     def part(self, name: str, driver: str, toolkit: str = "") -> tuple[str, ...]:
         """Return the names that a part may have in a version of the driver, and of the CUDA toolkit."""
         branch = driver.partition(".")[0]
-        return tuple(candidate.format(branch=branch, toolkit=toolkit) for candidate in self.parts[name].names)
+        cuda = newest_cuda(int(branch))
+        return tuple(
+            candidate.format(branch=branch, cuda=cuda, toolkit=toolkit) for candidate in self.parts[name].names
+        )
 
 
 # What the switches, and the hardware, ask for; the same names everywhere.
@@ -87,7 +93,7 @@ _EXTRAS = {
     "imex": Part(("nvidia-imex", "nvidia-imex-{branch}")),
     "nvlsm": Part(("nvlsm",), matched=False),
     "container_toolkit": Part(("nvidia-container-toolkit",), matched=False),
-    "dcgm": Part(("datacenter-gpu-manager-4-cuda13",), matched=False),
+    "dcgm": Part(("datacenter-gpu-manager-4-cuda{cuda}",), matched=False),
     "cuda_toolkit": Part(("cuda-toolkit-{toolkit}",), matched=False),
 }
 
@@ -159,6 +165,7 @@ def _debian(major: str, architecture: str) -> Platform:
 def _ubuntu(version: str, architecture: str) -> Platform:
     return Platform(
         name=f"Ubuntu {version}",
+        certificate="/var/lib/shim-signed/mok/MOK.der",
         manager="apt",
         directory=f"ubuntu{version.replace('.', '')}",
         key="3bf863cc.pub",

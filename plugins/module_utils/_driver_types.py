@@ -35,7 +35,10 @@ APT_INSTALL = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a host's driver shall be. An empty version leaves one that works as it is."""
+    """What a host's driver shall be. An empty version leaves one that works as it is.
+
+    ``reboot`` says that the host is rebooted where the driver needs it.
+    """
 
     version: str = ""
     modules: str = "auto"
@@ -50,6 +53,7 @@ class Wanted:
     signing_certificate: str = ""
     stop_services: tuple[str, ...] = ()
     ignore_gpu_users: bool = False
+    reboot: bool = False
     repository: str = ""
     fingerprint: str = ""
     toolkit_repository: str = ""
@@ -100,12 +104,13 @@ class Offered:
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to be done, in this order: the record, files, releases from hold, installation, removal, holds.
+    """What has to be done, in this order: the record, files, releases from hold, installation, removal, holds, build.
 
-    ``files`` has the content of each file that changes, None for one that goes. ``driver`` is the version that is
-    there afterwards. ``record`` is what the record has to be before anything is done, ``record_after`` what it has to
-    be after a removal or a way back; None stands for no record. ``replaced`` are the packages of before it, with their
-    versions, that a way back needs.
+    ``files`` has the content of each file that changes, None for one that goes. ``build`` is the command that builds
+    kernel modules where no package does, ``load`` are those to load. ``driver`` is the version that is there at last.
+    ``record`` is what the record has to be before anything is done, ``record_after`` what it has to be after a removal
+    or a way back; None stands for no record. ``replaced`` are the packages of before, with their versions, that a way
+    back needs.
     """
 
     message: str
@@ -124,12 +129,13 @@ class Plan:
     record_after: dict[str, Any] | None = None
     replaced: dict[str, str] = field(default_factory=dict)
     reboot_required: bool = False
-    load_module: bool = False
+    build: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
 
     @property
     def pending(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.install or self.remove or self.hold or self.unhold or self.files)
+        return bool(self.install or self.remove or self.hold or self.unhold or self.files or self.build)
 
     @property
     def apt(self) -> list[str]:
@@ -160,5 +166,6 @@ def result_of(plan: Plan) -> dict[str, Any]:
         "record_after": plan.record_after,
         "replaced": plan.replaced,
         "reboot_required": plan.reboot_required,
-        "load_module": plan.load_module,
+        "build": list(plan.build),
+        "load": list(plan.load),
     }

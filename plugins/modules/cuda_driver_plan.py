@@ -115,6 +115,12 @@ options:
       - Plan a change also while processes use the GPU.
     type: bool
     default: false
+  reboot:
+    description:
+      - Whether the host is going to be rebooted where RV(reboot_required). Then processes that use the GPU are in the
+        way also where nothing else is to be done.
+    type: bool
+    default: false
   repository:
     description:
       - The package repository with the driver. Empty for NVIDIA's for this platform.
@@ -271,10 +277,20 @@ reboot_required:
   description: Whether the wanted driver runs only after a reboot.
   returned: success
   type: bool
-load_module:
-  description: Whether the kernel module can be loaded without a reboot.
+build:
+  description: The command that builds the kernel modules for the running kernel; empty where packages do that.
   returned: success
-  type: bool
+  type: list
+  elements: str
+load:
+  description: The kernel modules that can be loaded without a reboot.
+  returned: success
+  type: list
+  elements: str
+certificate:
+  description: The certificate of the key that kernel modules are signed with; V(null) when it does not matter.
+  returned: success
+  type: str
 manager:
   description: The package manager, V(apt) or V(dnf); V(null) when it does not matter.
   returned: success
@@ -318,6 +334,7 @@ hardware:
 
 import glob
 import os
+import re
 import shutil
 from dataclasses import replace
 from typing import Any, Callable
@@ -376,6 +393,7 @@ _WISHES = (
     "signing_key",
     "signing_certificate",
     "ignore_gpu_users",
+    "reboot",
     "repository",
     "fingerprint",
     "toolkit_repository",
@@ -397,7 +415,7 @@ class Planner:
         self.wanted = Wanted(**{name: params[name] for name in _WISHES}, stop_services=tuple(params["stop_services"]))
         if bool(self.wanted.signing_key) != bool(self.wanted.signing_certificate):
             raise InvalidInput("signing_key and signing_certificate: expected both or none of them")
-        self.hardware = read_hardware(params["root"], self.machine)
+        self.hardware = read_hardware(params["root"], self.machine, os.uname().release)
 
     def run(self) -> dict[str, Any]:
         """Return the module's result."""
@@ -468,6 +486,11 @@ class Planner:
             has_tool=lambda name: shutil.which(name, path=_PATH) is not None,
         )
 
+    def _certificate(self, host: Host) -> str:
+        """Return what modules are signed with: as it is wanted, as DKMS is told to, or as DKMS does by itself."""
+        configured = _CERTIFICATE.search(_read("/etc/dkms/framework.conf") or "")
+        return self.wanted.signing_certificate or (configured.group(1) if configured else host.platform.certificate)
+
     def _asker(self, platform: Platform) -> Callable[[list[Repository]], Offered]:
         """Return what asks repositories for keys and offers."""
 
@@ -512,6 +535,7 @@ class Planner:
             "changed": self.check_mode and plan.pending,
             "record_changed": plan.record != record,
             "manager": host and host.platform.manager,
+            "certificate": host and self._certificate(host),
             "privileged": os.geteuid() == 0,
             "hardware": _describe(self.hardware, nvml, host),
             "diff": {
@@ -529,6 +553,7 @@ _SOURCES = {
     "apt": ("/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources"),
     "dnf": ("/etc/yum.repos.d/*.repo",),
 }
+_CERTIFICATE = re.compile(r"^mok_certificate=[\"']?([^\"'\s]+)", re.MULTILINE)
 # A module's own need not have what belongs to the system.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -592,6 +617,7 @@ def main() -> None:
             "signing_certificate": {"type": "path", "default": ""},
             "stop_services": {"type": "list", "elements": "str", "default": []},
             "ignore_gpu_users": {"type": "bool", "default": False},
+            "reboot": {"type": "bool", "default": False},
             "repository": {"type": "str", "default": ""},
             "fingerprint": {"type": "str", "default": ""},
             "toolkit_repository": {"type": "str", "default": ""},

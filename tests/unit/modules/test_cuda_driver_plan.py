@@ -318,3 +318,40 @@ def test_the_record_is_read_again(run: Run, arguments: dict[str, Any]) -> None:
     assert not result["pending"]  # as nothing was done yet
     assert result["record_after"] is None
     assert not result["record_changed"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "release", "configuration", "certificate"),
+    [
+        ({}, "debian 12", None, "/var/lib/dkms/mok.pub"),
+        ({}, "ubuntu 24.04", None, "/var/lib/shim-signed/mok/MOK.der"),
+        ({}, "debian 12", '# mok_certificate=/no\nmok_certificate="/etc/keys/mok.der"\n', "/etc/keys/mok.der"),
+        (
+            {"signing_key": "/k", "signing_certificate": "/c"},
+            "debian 12",
+            "mok_certificate=/etc/keys/mok.der\n",
+            "/c",
+        ),
+    ],
+    ids=str,
+)
+def test_the_certificate_of_modules(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any],
+    web: Web,
+    wishes: dict[str, Any],
+    release: str,
+    configuration: str | None,
+    certificate: str,
+) -> None:
+    system, version = release.split()
+    web.files["/Packages.gz"] = gzip.compress(
+        (repositories.debian if system == "debian" else repositories.ubuntu)(["580.95.05"]).encode()
+    )
+    read = cuda_driver_plan._read
+    monkeypatch.setattr(
+        cuda_driver_plan, "_read", lambda path: configuration if path == "/etc/dkms/framework.conf" else read(path)
+    )
+    monkeypatch.setattr(cuda_driver_plan, "_os_release", lambda: {"ID": system, "VERSION_ID": version})
+    assert run(cuda_driver_plan, **arguments, **wishes)["certificate"] == certificate
