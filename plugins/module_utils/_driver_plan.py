@@ -83,7 +83,7 @@ def plan_present(wanted: Wanted, host: Host, ask: Callable[[list[Repository]], O
         require_secure_boot(wanted, host)
     if not settled:
         require_idle(wanted, host)
-    load = _load(host)
+    load = _load(host) if ours else ()
     plan = replace(
         change_packages(wanted, host, packages, driver, ours),
         services=services_of(parts),

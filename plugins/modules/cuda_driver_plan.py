@@ -154,7 +154,7 @@ options:
     default: /var/lib/gpufleet/cuda_driver_packages
   root:
     description:
-      - Where C(sys) and C(proc) are, as far as they describe the hardware and the kernel.
+      - Where C(sys), C(proc) and C(lib/modules) are, as far as they describe the hardware and the kernel.
     type: path
     default: /
   timeout:

@@ -136,7 +136,13 @@ def second_site_run(bench: Bench) -> None:
     workload = bench.workloads.many
     target = _emptied(bench.directory / "target")
     with running_hub(bench.directory) as endpoint:
-        variables = json.dumps({"model_store_root": str(target / "store"), "model_store_endpoint": endpoint})
+        variables = json.dumps(
+            {
+                "model_store_root": str(target / "store"),
+                "model_store_endpoint": endpoint,
+                "cuda_driver_root": str(target / "no-hardware"),  # this machine's driver stays as it is
+            }
+        )
         inventory = str(workload.inventory / "hosts.json")
         command = ["ansible-playbook", "-i", inventory, "gpufleet.models.site", "-e", variables]
         environ = environment(target / "home", endpoint)
