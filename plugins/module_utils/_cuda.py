@@ -14,6 +14,8 @@ from dataclasses import dataclass
 # https://docs.nvidia.com/deploy/cuda-compatibility/
 _OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 
+_MODULE = re.compile(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)")
+
 
 @dataclass(frozen=True)
 class Driver:
@@ -28,16 +30,30 @@ def loaded_driver(system: str = "/") -> Driver | None:
 
     :param system: The root of the filesystem.
     """
-    try:
-        with open(os.path.join(system, "sys/module/nvidia/version"), encoding="ascii") as stream:
-            version = stream.read().strip()
-    except OSError:
-        return None
+    version = _read(system, "sys/module/nvidia/version").strip()
+    if not version:  # an old one tells its version only here
+        found = _MODULE.search(_read(system, "proc/driver/nvidia/version"))
+        if found is None:
+            return None
+        version = found.group(1)
     try:
         gpus = os.listdir(os.path.join(system, "proc/driver/nvidia/gpus"))
     except OSError:
         gpus = []
     return Driver(version, len(gpus))
+
+
+def _read(system: str, path: str) -> str:
+    try:
+        with open(os.path.join(system, path), encoding="ascii", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def newest_cuda(branch: int) -> int:
+    """Return the newest major version of CUDA that a branch of the driver serves."""
+    return max((cuda for cuda, oldest in _OLDEST_DRIVER.items() if branch >= oldest), default=min(_OLDEST_DRIVER))
 
 
 def driver_problem(cuda: str | None, driver: Driver | None) -> str | None:

@@ -18,10 +18,12 @@ PREFERENCES = "/etc/apt/preferences.d/gpufleet-cuda-driver"
 UNATTENDED = "/etc/apt/apt.conf.d/52gpufleet-cuda-driver"
 STREAM = "/etc/dnf/modules.d/nvidia-driver.module"
 VERSION_LOCK = "/etc/dnf/plugins/versionlock.list"
+MODULES = "/etc/modules-load.d/gpufleet-cuda-driver.conf"
 SIGNING = "/etc/dkms/framework.conf.d/gpufleet-cuda-driver.conf"
 
 _HEADER = "Written by the role gpufleet.models.cuda_driver; changes are lost."
 _LOCK_HEADER = "# Locked by the role gpufleet.models.cuda_driver"
+_LOCK_END = "# Until here"
 
 # What says where a repository is: a line of apt's old format, or a field of the new one and of dnf's.
 _ENTRY = re.compile(r"^[ \t]*(?:deb(?:-src)?\s|URIs:|baseurl\s*=).*$", re.MULTILINE | re.IGNORECASE)
@@ -59,14 +61,20 @@ class Repository:
         )
 
 
-def common_files(signing_key: str, signing_certificate: str) -> dict[str, str]:
-    """Return the files that do not depend on the package manager."""
+def common_files(signing_key: str, signing_certificate: str, modules: Iterable[str]) -> dict[str, str]:
+    """Return the files that do not depend on the package manager.
+
+    :param modules: The kernel's own modules that the driver's services need from boot on.
+    """
     # nova_core is the kernel's other driver for the same devices.
     files = {
         NOUVEAU: f"# {_HEADER}\nblacklist nouveau\nblacklist nova_core\noptions nouveau modeset=0\n",
     }
     if signing_key:
         files[SIGNING] = f"# {_HEADER}\nmok_signing_key={signing_key}\nmok_certificate={signing_certificate}\n"
+    names = "".join(f"{name}\n" for name in modules)
+    if names:
+        files[MODULES] = f"# {_HEADER}\n{names}"
     return files
 
 
@@ -101,16 +109,23 @@ def stream_file(stream: str) -> dict[str, str]:
 
 
 def lock_versions(current: str | None, packages: Mapping[str, str]) -> str:
-    """Return the list of version locks with exactly these packages locked by this role."""
-    text = unlock_versions(current)
-    if packages:
-        text += f"{_LOCK_HEADER}\n" + "".join(f"{name}-{version}.*\n" for name, version in packages.items())
-    return text
+    """Return the list of version locks with exactly these packages locked by this role, where they have been."""
+    before, after = _other_locks(current)
+    if not packages:
+        return before + after
+    locks = "".join(f"{name}-{version}.*\n" for name, version in packages.items())
+    return f"{before}{_LOCK_HEADER}\n{locks}{_LOCK_END}\n{after}"
 
 
 def unlock_versions(current: str | None) -> str:
-    """Return the list of version locks without those of this role, which are at its end."""
-    return (current or "").partition(f"{_LOCK_HEADER}\n")[0]
+    """Return the list of version locks without those of this role."""
+    return "".join(_other_locks(current))
+
+
+def _other_locks(current: str | None) -> tuple[str, str]:
+    before, _header, rest = (current or "").partition(f"{_LOCK_HEADER}\n")
+    # Where somebody took the end away, all that follows counts as this role's.
+    return before, rest.partition(f"{_LOCK_END}\n")[2]
 
 
 def other_sources(texts: Mapping[str, str], urls: Iterable[str], own: Iterable[str]) -> list[str]:

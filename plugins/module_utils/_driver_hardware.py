@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from ._cuda import loaded_driver
 from ._driver_generation import generation_of, spans_hosts
 
 _VENDOR = "0x10de"
@@ -49,7 +50,8 @@ class GpuUser:
 class Hardware:
     """What matters for the driver.
 
-    ``loaded`` is the version of the kernel module that runs. ``nvswitch`` is the generation of NVLink that switches on
+    ``loaded`` is the version of the kernel module that runs, ``built`` whether the running kernel has one that it could
+    load. ``nvswitch`` is the generation of NVLink that switches on
     this host serve: ``nvlink4`` for all up to 4, ``nvlink5``, or None where there are none.
     """
 
@@ -57,6 +59,7 @@ class Hardware:
     nvswitch: str | None
     imex: bool
     loaded: str | None
+    built: bool
     nouveau: bool
     secure_boot: bool
 
@@ -66,11 +69,12 @@ class Hardware:
         return tuple(sorted({gpu.generation for gpu in self.gpus}))
 
 
-def read_hardware(root: str, machine: str) -> Hardware:
+def read_hardware(root: str, machine: str, kernel: str) -> Hardware:
     """Look at a host.
 
-    :param root: Where ``sys`` and ``proc`` are.
+    :param root: Where ``sys``, ``proc`` and ``lib`` are.
     :param machine: The processor's architecture, as ``uname -m`` names it.
+    :param kernel: The running kernel, as ``uname -r`` names it.
     """
     gpus = []
     switches = False
@@ -82,11 +86,13 @@ def read_hardware(root: str, machine: str) -> Hardware:
             device = int(_text(path, "device") or "0", 16)
             gpus.append(Gpu(os.path.basename(path), device, generation_of(device)))
         switches = switches or kind == _BRIDGE_CLASS
+    driver = loaded_driver(root)
     return Hardware(
         gpus=tuple(gpus),
         nvswitch=_nvswitch(root, switches),
         imex=any(spans_hosts(gpu.device, machine) for gpu in gpus),
-        loaded=_loaded(root),
+        loaded=driver.version if driver else None,
+        built=_has_module(root, kernel),
         nouveau=os.path.isdir(os.path.join(root, "sys/module/nouveau")),
         secure_boot=_secure_boot(root),
     )
@@ -126,12 +132,10 @@ def _nvswitch(root: str, on_pci: bool) -> str | None:
     return None
 
 
-def _loaded(root: str) -> str | None:
-    version = _text(root, "sys/module/nvidia/version")
-    if version:
-        return version
-    found = re.search(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)", _text(root, "proc/driver/nvidia/version") or "")
-    return found.group(1) if found else None
+def _has_module(root: str, kernel: str) -> bool:
+    # modprobe finds modules by this list.
+    known = _text(root, "lib/modules", kernel, "modules.dep") or ""
+    return re.search(r"^(?:\S*/)?nvidia\.ko(?:\.\w+)?:", known, re.MULTILINE) is not None
 
 
 def _secure_boot(root: str) -> bool:

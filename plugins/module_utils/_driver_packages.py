@@ -14,7 +14,7 @@ from ._driver_apt import parse_alternatives
 from ._errors import DriverError
 
 _DPKG = "${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\t${Pre-Depends}, ${Depends}\t${Provides}\n"
-_RPM = "%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\n"
+_RPM = "%{NAME}\t%{EPOCHNUM}\t%{VERSION}-%{RELEASE}\t%{ARCH}\n"
 
 # A package that is there, and not whole: unpacked and not configured, for example. No version is like this.
 BROKEN = ""
@@ -52,7 +52,21 @@ def read_packages(manager: str) -> Packages:
             frozenset(held),
             frozenset(automatic),
         )
-    return Packages(dict(line.split("\t") for line in _lines(["rpm", "-qa", "--queryformat", _RPM])))
+    return parse_rpm(_output(["rpm", "-qa", "--queryformat", _RPM]))
+
+
+def parse_rpm(listing: str) -> Packages:
+    """Return the packages of rpm's listing; those of kernels, which may be there several times, by name and version."""
+    versions = {}
+    for line in listing.splitlines():
+        name, epoch, version, architecture = line.split("\t")
+        if name == "gpg-pubkey":  # a key that rpm knows
+            continue
+        if name.partition("-")[0] == "kernel":
+            versions[f"{name}-{version}.{architecture}"] = version
+        else:
+            versions[name] = f"{epoch}:{version}"
+    return Packages(versions)
 
 
 def parse_dpkg(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._cuda import newest_cuda
 from ._errors import DriverError
 
 REPOSITORIES = "https://developer.download.nvidia.com/compute/cuda/repos"
@@ -23,14 +24,15 @@ _DEBIAN_13_KEY = "02182E60104FCDC26EAE1B8597A5D4CB8793F200"
 _RHEL_KEY = "610C7B14E068A878070DA4E99CD0A493D42D0685"
 
 _ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "sbsa"}  # how NVIDIA calls them
-_DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
 class Part:
     """A part of the driver, or of what belongs to it.
 
-    :param names: What its package may be called; ``{branch}`` and ``{toolkit}`` stand for versions.
+    :param names: What its package may be called; ``{branch}``, ``{cuda}`` (the newest one that a driver of this branch
+        serves) and ``{toolkit}`` stand for versions.
     :param matched: Whether its version must be the driver's.
     :param optional: Whether a repository that does not have it is no failure.
     """
@@ -46,7 +48,7 @@ class Platform:
 
     ``key`` is the file of the repository's key, ``fingerprint`` is None where it is not known for sure. ``streams``
     says whether a branch is a stream of a module; otherwise a lock on versions does that. ``needed`` are packages of
-    the distribution for locking and building.
+    the distribution for locking and building. ``certificate`` is the one that DKMS signs with there.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Platform:
     initramfs: tuple[str, ...]
     streams: bool = False
     needed: tuple[str, ...] = ()
+    certificate: str = "/var/lib/dkms/mok.pub"
 
     @property
     def repository(self) -> str:
@@ -70,13 +73,16 @@ class Platform:
     def toolkit_repository(self) -> str:
         """The address of the container toolkit's repository."""
         if self.manager == "apt":
-            return f"{TOOLKIT_REPOSITORY}/stable/deb/{_DEB_ARCHITECTURES[self.architecture]}"
+            return f"{TOOLKIT_REPOSITORY}/stable/deb/{DEB_ARCHITECTURES[self.architecture]}"
         return f"{TOOLKIT_REPOSITORY}/stable/rpm/{self.architecture}"
 
     def part(self, name: str, driver: str, toolkit: str = "") -> tuple[str, ...]:
         """Return the names that a part may have in a version of the driver, and of the CUDA toolkit."""
         branch = driver.partition(".")[0]
-        return tuple(candidate.format(branch=branch, toolkit=toolkit) for candidate in self.parts[name].names)
+        cuda = newest_cuda(int(branch))
+        return tuple(
+            candidate.format(branch=branch, cuda=cuda, toolkit=toolkit) for candidate in self.parts[name].names
+        )
 
 
 # What the switches, and the hardware, ask for; the same names everywhere.
@@ -87,7 +93,7 @@ _EXTRAS = {
     "imex": Part(("nvidia-imex", "nvidia-imex-{branch}")),
     "nvlsm": Part(("nvlsm",), matched=False),
     "container_toolkit": Part(("nvidia-container-toolkit",), matched=False),
-    "dcgm": Part(("datacenter-gpu-manager-4-cuda13",), matched=False),
+    "dcgm": Part(("datacenter-gpu-manager-4-cuda{cuda}",), matched=False),
     "cuda_toolkit": Part(("cuda-toolkit-{toolkit}",), matched=False),
 }
 
@@ -159,6 +165,7 @@ def _debian(major: str, architecture: str) -> Platform:
 def _ubuntu(version: str, architecture: str) -> Platform:
     return Platform(
         name=f"Ubuntu {version}",
+        certificate="/var/lib/shim-signed/mok/MOK.der",
         manager="apt",
         directory=f"ubuntu{version.replace('.', '')}",
         key="3bf863cc.pub",

@@ -10,7 +10,7 @@ It is written before anything is changed. A change whose record says nothing abo
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ._driver_packages import Packages
@@ -38,7 +38,8 @@ class Record:
     ``driver`` is None where the driver is somebody else's, and the role only added to it. ``packages`` and ``files``
     are what it wants there. ``owned`` are the packages that came with it, and ``original`` is what files were before
     the role's first change. ``touched`` are the packages that the last change changed, None when it did not come to
-    its end. ``proven`` says that the driver has answered since: then a later failure is no reason to go back.
+    its end. ``expected`` are those that it could change at all, None for any: what else has changed since is somebody
+    else's work. ``proven`` says that the driver has answered since: then a later failure is no reason to go back.
     """
 
     driver: str | None
@@ -49,6 +50,7 @@ class Record:
     before: Before | None = None
     touched: list[str] | None = None
     proven: bool = False
+    expected: list[str] | None = None
 
     @property
     def finished(self) -> bool:
@@ -59,9 +61,10 @@ class Record:
         """Return the record of a change that has come to its end, with these packages installed now."""
         before = self.before.versions if self.before else {}
         now = packages.versions
-        touched = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        changed = {name for name in {*before, *now} if before.get(name) != now.get(name)}
+        touched = sorted(changed if self.expected is None else changed & {*self.expected})
         owned = sorted(({*self.owned} | {name for name in touched if name not in before}) & {*now})
-        return Record(self.driver, self.packages, self.files, owned, self.original, self.before, touched)
+        return replace(self, owned=owned, touched=touched, proven=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as it is written."""

@@ -16,6 +16,8 @@ description:
   - Compares what is wanted with the hardware, with what is installed, and with what NVIDIA's package repository offers,
     and returns packages with exact versions, holds, files and all else that has to change. The role
     P(gpufleet.models.cuda_driver#role) carries that out.
+  - For a host without a GPU of NVIDIA, and for one where a driver of somebody else's works and is what is wanted, there
+    is nothing to do. That is told on any distribution, and without privileges.
   - It changes nothing, whatever the mode. It reads C(/sys), C(/proc) and the package database. The repository's index
     is read over HTTP by the module itself, so that a host where the repository is not configured yet has a plan too,
     and only when something has to change.
@@ -113,6 +115,12 @@ options:
       - Plan a change also while processes use the GPU.
     type: bool
     default: false
+  reboot:
+    description:
+      - Whether the host is going to be rebooted where RV(reboot_required). Then processes that use the GPU are in the
+        way also where nothing else is to be done.
+    type: bool
+    default: false
   repository:
     description:
       - The package repository with the driver. Empty for NVIDIA's for this platform.
@@ -138,9 +146,15 @@ options:
       - The file with the record of the driver on the host.
     type: path
     default: /var/lib/gpufleet/cuda_driver.json
+  kept:
+    description:
+      - The directory with the files of the packages that the last change replaced, see
+        M(gpufleet.models.cuda_driver_keep).
+    type: path
+    default: /var/lib/gpufleet/cuda_driver_packages
   root:
     description:
-      - Where C(sys) and C(proc) are, as far as they describe the hardware and the kernel.
+      - Where C(sys), C(proc) and C(lib/modules) are, as far as they describe the hardware and the kernel.
     type: path
     default: /
   timeout:
@@ -186,11 +200,21 @@ packages:
   returned: success
   type: dict
 install:
-  description: What to install, as the package manager is asked for it.
+  description: What to install, as the package manager is asked for it; files with O(state=previous), as far as they are
+    in O(kept).
   returned: success
   type: list
   elements: str
   sample: [nvidia-driver-cuda=580.95.05-1]
+apt:
+  description: The command of apt that does both; empty where there is nothing to install or remove.
+  returned: success
+  type: list
+  elements: str
+replaced:
+  description: The packages that a change replaces or removes, with their versions. A way back needs them.
+  returned: success
+  type: dict
 remove:
   description: The packages to remove.
   returned: success
@@ -253,14 +277,28 @@ reboot_required:
   description: Whether the wanted driver runs only after a reboot.
   returned: success
   type: bool
-load_module:
-  description: Whether the kernel module can be loaded without a reboot.
+build:
+  description: The command that builds the kernel modules for the running kernel; empty where packages do that.
   returned: success
-  type: bool
+  type: list
+  elements: str
+load:
+  description: The kernel modules that can be loaded without a reboot.
+  returned: success
+  type: list
+  elements: str
+certificate:
+  description: The certificate of the key that kernel modules are signed with; V(null) when it does not matter.
+  returned: success
+  type: str
 manager:
   description: The package manager, V(apt) or V(dnf); V(null) when it does not matter.
   returned: success
   type: str
+privileged:
+  description: Whether the module ran as root, which changing anything needs.
+  returned: success
+  type: bool
 hardware:
   description: What the host is.
   returned: success
@@ -296,7 +334,9 @@ hardware:
 
 import glob
 import os
+import re
 import shutil
+from dataclasses import replace
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
@@ -305,26 +345,32 @@ from ansible.module_utils.urls import open_url
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_apt import read_apt
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_dnf import read_dnf
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_files import Repository
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_generation import modules_for
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_hardware import (
     Hardware,
     read_gpu_users,
     read_hardware,
 )
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_kept import Kept
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_offers import Catalogue
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_packages import read_packages
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_plan import (
+    plan_absent,
+    plan_nothing,
+    plan_nothing_to_remove,
+    plan_present,
+    plan_previous,
+    plan_running,
+)
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_platform import Platform, platform_of
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_record import Record, parse_record
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_types import (
     Host,
     Offered,
     Plan,
     Wanted,
-    plan_absent,
-    plan_nothing,
-    plan_present,
-    plan_previous,
     result_of,
 )
-from ansible_collections.gpufleet.models.plugins.module_utils._driver_platform import Platform, platform_of
-from ansible_collections.gpufleet.models.plugins.module_utils._driver_record import Record, parse_record
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import (
     DriverError,
     HubError,
@@ -347,6 +393,7 @@ _WISHES = (
     "signing_key",
     "signing_certificate",
     "ignore_gpu_users",
+    "reboot",
     "repository",
     "fingerprint",
     "toolkit_repository",
@@ -363,18 +410,26 @@ class Planner:
         self.state: str = params["state"]
         self.timeout: float = params["timeout"]
         self.record_path: str = params["record"]
+        self.kept_path: str = params["kept"]
         self.machine = os.uname().machine
         self.wanted = Wanted(**{name: params[name] for name in _WISHES}, stop_services=tuple(params["stop_services"]))
         if bool(self.wanted.signing_key) != bool(self.wanted.signing_certificate):
             raise InvalidInput("signing_key and signing_certificate: expected both or none of them")
-        self.hardware = read_hardware(params["root"], self.machine)
+        self.hardware = read_hardware(params["root"], self.machine, os.uname().release)
 
     def run(self) -> dict[str, Any]:
         """Return the module's result."""
-        record = parse_record(_read(self.record_path), self.record_path)
         nvml = probe()
-        if not self.hardware.gpus and (self.state == "present" or (self.state == "absent" and record is None)):
-            return self._result(plan_nothing(record), record, None, nvml)
+        record, withheld = None, None
+        try:
+            record = parse_record(_read(self.record_path), self.record_path)
+        except PermissionError as error:
+            withheld = error  # it may not be needed
+        plan = self._plan_without_packages(record, nvml, known=withheld is None)
+        if plan is not None:
+            return self._result(plan, record, None, nvml)
+        if withheld is not None:
+            raise withheld
         host = self._host(record, nvml)
         plan = {
             "present": lambda: plan_present(self.wanted, host, self._asker(host.platform)),
@@ -383,11 +438,39 @@ class Planner:
         }[self.state]()
         return self._result(plan, record, host, nvml)
 
-    def _host(self, record: Record | None, nvml: Nvml) -> Host:
+    def _plan_without_packages(self, record: Record | None, nvml: Nvml, known: bool) -> Plan | None:
+        """Return the plan where packages do not matter, which also works without privileges and on any platform.
+
+        :param known: Whether the record could be read.
+        """
+        if self.state == "present":
+            if not self.hardware.gpus:
+                return plan_nothing(record)
+            obstacle = self._obstacle()
+            if record is None or obstacle:
+                plan = plan_running(self.wanted, self.hardware, nvml, obstacle)
+                return plan and replace(plan, record=record)
+        elif self.state == "absent" and record is None and known:
+            return plan_nothing_to_remove()
+        return None
+
+    def _obstacle(self) -> DriverError | None:
+        """Return why no driver can be installed here, whatever the version."""
+        try:
+            self._platform()
+            modules_for(self.hardware.generations, self.wanted.modules)
+        except DriverError as error:
+            return error
+        return None
+
+    def _platform(self) -> Platform:
         release = _os_release()
-        platform = platform_of(
+        return platform_of(
             release.get("ID", "linux"), release.get("VERSION_ID", ""), release.get("ID_LIKE", ""), self.machine
         )
+
+    def _host(self, record: Record | None, nvml: Nvml) -> Host:
+        platform = self._platform()
         sources = [path for pattern in _SOURCES[platform.manager] for path in glob.glob(pattern)]
         return Host(
             platform=platform,
@@ -398,9 +481,15 @@ class Planner:
             packages=read_packages(platform.manager),
             record=record,
             sources={path: _read(path) or "" for path in sources},
+            kept=Kept(self.kept_path, platform.manager, self.machine),
             read=_read,
             has_tool=lambda name: shutil.which(name, path=_PATH) is not None,
         )
+
+    def _certificate(self, host: Host) -> str:
+        """Return what modules are signed with: as it is wanted, as DKMS is told to, or as DKMS does by itself."""
+        configured = _CERTIFICATE.search(_read("/etc/dkms/framework.conf") or "")
+        return self.wanted.signing_certificate or (configured.group(1) if configured else host.platform.certificate)
 
     def _asker(self, platform: Platform) -> Callable[[list[Repository]], Offered]:
         """Return what asks repositories for keys and offers."""
@@ -439,12 +528,15 @@ class Planner:
 
     def _result(self, plan: Plan, record: Record | None, host: Host | None, nvml: Nvml) -> dict[str, Any]:
         installed = host.packages.versions if host else {}
-        names = {*plan.packages, *plan.remove, *(spec.partition("=")[0] for spec in plan.install)}
+        specs = (spec.partition("=")[0] for spec in plan.install if not os.path.isabs(spec))
+        names = {*plan.packages, *plan.remove, *specs}
         return {
             **result_of(plan),
             "changed": self.check_mode and plan.pending,
             "record_changed": plan.record != record,
             "manager": host and host.platform.manager,
+            "certificate": host and self._certificate(host),
+            "privileged": os.geteuid() == 0,
             "hardware": _describe(self.hardware, nvml, host),
             "diff": {
                 "before": "".join(f"{name} {installed[name]}\n" for name in sorted(names) if name in installed),
@@ -461,6 +553,7 @@ _SOURCES = {
     "apt": ("/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources"),
     "dnf": ("/etc/yum.repos.d/*.repo",),
 }
+_CERTIFICATE = re.compile(r"^mok_certificate=[\"']?([^\"'\s]+)", re.MULTILINE)
 # A module's own need not have what belongs to the system.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -499,6 +592,8 @@ def plan(module: AnsibleModule) -> dict[str, Any]:
     """Look at this host and return the module's result."""
     try:
         return Planner(module).run()
+    except PermissionError as error:
+        raise DriverError(f"{error.filename}: {error.strerror}; nothing was changed, use become: true") from None
     except OSError as error:
         where = error.filename or module.params["record"]
         raise DriverError(f"{where}: {error.strerror or error}; nothing was changed") from None
@@ -522,11 +617,13 @@ def main() -> None:
             "signing_certificate": {"type": "path", "default": ""},
             "stop_services": {"type": "list", "elements": "str", "default": []},
             "ignore_gpu_users": {"type": "bool", "default": False},
+            "reboot": {"type": "bool", "default": False},
             "repository": {"type": "str", "default": ""},
             "fingerprint": {"type": "str", "default": ""},
             "toolkit_repository": {"type": "str", "default": ""},
             "toolkit_fingerprint": {"type": "str", "default": ""},
             "record": {"type": "path", "default": "/var/lib/gpufleet/cuda_driver.json"},
+            "kept": {"type": "path", "default": "/var/lib/gpufleet/cuda_driver_packages"},
             "root": {"type": "path", "default": "/"},
             "timeout": {"type": "float", "default": 60.0},
         },

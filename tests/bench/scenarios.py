@@ -137,13 +137,14 @@ def second_site_run(bench: Bench) -> None:
     workload = bench.workloads.many
     target = _emptied(bench.directory / "target")
     with running_hub(bench.directory) as endpoint:
-        # The files are random: nothing could run them.
-        store = {
-            "model_store_root": str(target / "store"),
-            "model_store_endpoint": endpoint,
-            "model_store_smoke": "off",
-        }
-        variables = json.dumps(store)
+        variables = json.dumps(
+            {
+                "model_store_root": str(target / "store"),
+                "model_store_endpoint": endpoint,
+                "model_store_smoke": "off",  # the files are random: nothing could run them
+                "cuda_driver_root": str(target / "no-hardware"),  # this machine's driver stays as it is
+            }
+        )
         inventory = str(workload.inventory / "hosts.json")
         command = ["ansible-playbook", "-i", inventory, "gpufleet.models.site", "-e", variables]
         environ = environment(target / "home", endpoint)

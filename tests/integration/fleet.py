@@ -34,6 +34,9 @@ class Fleet:
         self.variables: dict[str, Any] = {
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
+            # No GPU: whatever machine this is, its driver stays as it is.
+            "cuda_driver_root": str(directory / "hardware"),
+            "cuda_driver_record": str(directory / "cuda_driver.json"),
             "model_store_endpoint": hub.endpoint,
             "model_store_root": str(self.root),
             "model_store_link": str(self.link),
@@ -43,13 +46,13 @@ class Fleet:
             "model_catalog": [{"name": "tiny", "repo_id": "acme/tiny"}, {"name": "big", "repo_id": "acme/big"}],
         }
 
-    def play(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def play(self, name: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a playbook of the collection and return what came of it."""
         inventory = {"all": {"hosts": self.hosts, "vars": self.variables}}
         self.inventory.write_text(yaml.safe_dump(inventory), encoding="utf-8")
         return subprocess.run(
             ["ansible-playbook", "-i", str(self.inventory), f"gpufleet.models.{name}", *arguments],
-            env=environment(self.home, ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".collections")),
+            env=environment(self.home, ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".collections"), **environ),
             cwd=self.home,
             capture_output=True,
             text=True,

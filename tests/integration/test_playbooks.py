@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import nvml
 from tests.hub import Hub
 from tests.hub.faults import Flip
 from tests.integration.fleet import Fleet
@@ -194,3 +195,34 @@ def test_a_host_has_the_models_that_its_variables_name(fleet: Fleet) -> None:
     assert fleet.ok("site") == 3
     manifest = json.loads((fleet.root / "current" / ".generation.json").read_text(encoding="utf-8"))
     assert [model["name"] for model in manifest["models"]] == ["tiny"]
+
+
+def plug(hardware: Path) -> None:
+    """Plug a GPU of the generation Hopper into a host."""
+    device = hardware / "sys/bus/pci/devices/0000:01:00.0"
+    device.mkdir(parents=True)
+    for name, value in (("vendor", "0x10de"), ("device", "0x2330"), ("class", "0x030200")):
+        (device / name).write_text(f"{value}\n", encoding="utf-8")
+
+
+def test_a_driver_that_works_stays(fleet: Fleet, tmp_path: Path) -> None:
+    """The role runs by default; whoever brought the driver, there is nothing to do, and nothing to fetch."""
+    plug(tmp_path / "hardware")
+    driver = {
+        "LD_LIBRARY_PATH": str(nvml.build(tmp_path / "nvml")),
+        **nvml.write(nvml.host(nvml.H100), tmp_path / "description"),
+    }
+    fleet.variables |= {"cuda_driver_repository": "http://127.0.0.1:1", "cuda_driver_version": "580"}
+    fleet.ok("lock")
+    process = fleet.play("site", "-v", **driver)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "driver 580.95.05 works and is left as it is" in process.stdout
+    assert recap(process)["changed"] == 3  # the store's
+    assert not (tmp_path / "cuda_driver.json").exists()
+
+
+def test_the_driver_can_be_left_to_others(fleet: Fleet, tmp_path: Path) -> None:
+    plug(tmp_path / "hardware")
+    fleet.variables |= {"cuda_driver_enabled": False, "cuda_driver_repository": "http://127.0.0.1:1"}
+    fleet.ok("lock")
+    assert fleet.ok("site") == 3

@@ -67,6 +67,7 @@ def debian(drivers: Iterable[str]) -> str:
         ]
     stanzas += [
         deb("datacenter-gpu-manager-4-cuda13", "1:4.4.1-1", "datacenter-gpu-manager-4-core (= 1:4.4.1-1)"),
+        deb("datacenter-gpu-manager-4-cuda12", "1:4.4.1-1", "datacenter-gpu-manager-4-core (= 1:4.4.1-1)"),
         deb("datacenter-gpu-manager-4-core", "1:4.4.1-1"),
         deb("cuda-toolkit-13-0", "13.0.2-1"),
         deb("nvidia-container-toolkit", "1.17.8-1"),

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpufleet.models.plugins.module_utils._cuda import Driver, driver_problem, loaded_driver
+from ansible_collections.gpufleet.models.plugins.module_utils._cuda import (
+    Driver,
+    driver_problem,
+    loaded_driver,
+    newest_cuda,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +56,10 @@ def test_loaded_driver(tmp_path: Path) -> None:
     for gpu in ("0000:01:00.0", "0000:02:00.0"):
         (tmp_path / "proc/driver/nvidia/gpus" / gpu).mkdir(parents=True)
     assert loaded_driver(str(tmp_path)) == Driver("580.65.06", 2)
+
+
+@pytest.mark.parametrize(
+    ("branch", "cuda"), [(595, 13), (580, 13), (570, 12), (535, 12), (525, 12), (515, 11), (470, 11), (390, 11)]
+)
+def test_newest_cuda(branch: int, cuda: int) -> None:
+    assert newest_cuda(branch) == cuda

@@ -24,6 +24,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._driver_hardware i
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import DriverError
 
+KERNEL = "6.1.0-40-amd64"
 SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
@@ -42,7 +43,7 @@ def plug(root: Path, address: str, vendor: str, device: str, kind: str) -> None:
 
 def look(root: Path, machine: str = "x86_64") -> Hardware:
     """Look at a host."""
-    return read_hardware(str(root), machine)
+    return read_hardware(str(root), machine, KERNEL)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_imex_is_for_domains_that_span_hosts() -> None:
 
 
 def test_nothing(tmp_path: Path) -> None:
-    assert look(tmp_path) == Hardware((), None, False, None, False, False)
+    assert look(tmp_path) == Hardware((), None, False, None, False, False, False)
 
 
 def test_devices(tmp_path: Path) -> None:
@@ -226,3 +227,19 @@ def test_users(tmp_path: Path) -> None:
     (tmp_path / "103").mkdir()  # gone in the meantime
     assert read_gpu_users(str(tmp_path)) == (GpuUser(7, "python3", "inference.service"), GpuUser(100, "train", None))
     assert str(GpuUser(7, "python3", "inference.service")) == "python3 (process 7 of inference.service)"
+
+
+@pytest.mark.parametrize(
+    ("line", "built"),
+    [
+        ("updates/dkms/nvidia.ko: updates/dkms/nvidia-peermem.ko\n", True),
+        ("extra/nvidia.ko.xz:\n", True),
+        ("kernel/drivers/video/nvidia.ko.zst:\n", True),
+        ("kernel/drivers/video/fbdev/nvidia/nvidiafb.ko:\n", False),
+        ("updates/dkms/nvidia-drm.ko: updates/dkms/nvidia.ko\n", False),
+    ],
+)
+def test_modules_of_the_running_kernel(tmp_path: Path, line: str, built: bool) -> None:
+    write(tmp_path, "lib/modules/6.1.0-39-amd64/modules.dep", "updates/dkms/nvidia.ko:\n")
+    write(tmp_path, f"lib/modules/{KERNEL}/modules.dep", f"kernel/fs/ext4/ext4.ko: kernel/lib/crc.ko\n{line}")
+    assert look(tmp_path).built == built

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_apt import read_apt
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_change import spec
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_dnf import read_dnf
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_files import (
+    MODULES,
     NOUVEAU,
     PREFERENCES,
     STREAM,
@@ -23,19 +26,17 @@ from ansible_collections.gpufleet.models.plugins.module_utils._driver_files impo
     Repository,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_hardware import Gpu, GpuUser, Hardware
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_kept import Kept
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_offers import Catalogue
-from ansible_collections.gpufleet.models.plugins.module_utils._driver_packages import Packages
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_packages import Packages, parse_rpm
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_plan import (
-    Host,
-    Offered,
-    Plan,
-    Wanted,
     plan_absent,
     plan_present,
     plan_previous,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_platform import Platform, platform_of
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_record import Record, parse_record
+from ansible_collections.gpufleet.models.plugins.module_utils._driver_types import Host, Offered, Plan, Wanted
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import DriverError
 from ansible_collections.gpufleet.models.plugins.module_utils._nvml_probe import Nvml
 from tests.unit import repositories
@@ -53,7 +54,7 @@ def gpus(*generations: str) -> tuple[Gpu, ...]:
     return tuple(Gpu(f"0000:{index:02x}:00.0", 0, name) for index, name in enumerate(generations, 1))
 
 
-BARE = Hardware(gpus("Ada"), None, False, None, False, False)
+BARE = Hardware(gpus("Ada"), None, False, None, False, False, False)
 
 
 class Machine:
@@ -69,6 +70,7 @@ class Machine:
         self.users: tuple[GpuUser, ...] = ()
         self.tools = TOOLS
         self.asked = 0
+        self.kept = "/no/such/directory"
 
     @property
     def host(self) -> Host:
@@ -81,6 +83,7 @@ class Machine:
             packages=Packages(dict(self.versions), frozenset(self.held)),
             record=self.record,
             sources={path: text for path, text in self.files.items() if "sources.list.d" in path},
+            kept=Kept(self.kept, self.platform.manager, "x86_64"),
             read=self.files.get,
             has_tool=self.tools.__contains__,
         )
@@ -105,18 +108,26 @@ class Machine:
     def plan(self, **wishes: Any) -> Plan:
         return plan_present(Wanted(**wishes), self.host, self.ask)
 
-    def carry_out(self, plan: Plan) -> None:
-        """Do what a plan says, as the role does, and note the end in the record."""
+    def carry_out(self, plan: Plan, most: int | None = None) -> None:
+        """Do what a plan says, as the role does.
+
+        :param most: How many packages are installed before it is interrupted.
+        """
         self.record = parse_text(plan.record)
+        if self.record and self.record.expected is not None:  # apt tells what it is going to do
+            changes = {*self.record.expected, *names(plan.install), *plan.remove}
+            self.record = replace(self.record, expected=sorted(changes))
+        if most is not None:
+            plan = replace(plan, install=plan.install[:most], hold=())
         for path, text in plan.files.items():
             self.files.pop(path, None)
             if text is not None:
                 self.files[path] = text
         self.held -= {*plan.unhold}
-        for spec in plan.install:
-            name, equals, version = spec.partition("=")
+        for package in plan.install:
+            name, equals, version = package.partition("=")
             if self.platform.manager == "dnf" and not equals:
-                name, dash, version = spec.partition("-3:")
+                name, dash, version = package.partition("-3:")
                 version = f"3:{version}" if dash else "1"
             self.versions[name] = version or "1"
             self.held.discard(name)  # as dpkg does
@@ -248,9 +259,11 @@ def test_el_has_a_stream_or_locks_alone(release: tuple[str, str], stream: bool, 
     machine.carry_out(plan)
     machine.install(version="595", modules="open")
     locks = machine.files[VERSION_LOCK].splitlines()
-    assert len(locks) == 2 + len(machine.plan(version="595").packages)
+    assert len(locks) == 3 + len(machine.plan(version="595").packages)
+    machine.files[VERSION_LOCK] += "vim-2:9.0-1.el9.*\n"
+    assert not machine.plan(version="595").pending
     machine.carry_out(plan_absent(Wanted(), machine.host))
-    assert machine.files[VERSION_LOCK] == "kernel-0:5.14.0-1.el9.*\n"
+    assert machine.files[VERSION_LOCK] == "kernel-0:5.14.0-1.el9.*\nvim-2:9.0-1.el9.*\n"
     assert STREAM not in machine.files
 
 
@@ -274,7 +287,7 @@ def test_unknown_platforms(system: str, version: str, architecture: str) -> None
     [
         ({}, set()),
         ({"nvswitch": "nvlink4"}, {"nvidia-fabricmanager", "libnvidia-nscq"}),
-        ({"nvswitch": "nvlink5"}, {"nvidia-fabricmanager", "libnvidia-nscq", "libnvsdm", "nvlsm"}),
+        ({"nvswitch": "nvlink5"}, {"nvidia-fabricmanager", "libnvidia-nscq", "libnvsdm", "nvlsm", "infiniband-diags"}),
         ({"imex": True}, {"nvidia-imex"}),
     ],
     ids=str,
@@ -283,11 +296,13 @@ def test_hardware_decides_about_the_fabric(hardware: dict[str, Any], more: set[s
     usual = names(Machine().plan().install)
     plan = Machine(hardware=replace(BARE, **hardware)).plan()
     assert names(plan.install) - usual == more
-    for name in more - {"nvlsm"}:
+    for name in more - {"nvlsm", "infiniband-diags"}:
         assert plan.packages[name] == "580.95.05-1"
     if "nvlsm" in more:
         assert plan.packages["nvlsm"] == "2025.10.1-1"
     assert ("nvidia-fabricmanager" in plan.services) == ("nvidia-fabricmanager" in more)
+    assert (MODULES in plan.files) == ("ib_umad" in plan.load) == ("nvlsm" in more)
+    assert "ib_umad\n" in (plan.files.get(MODULES) or "ib_umad\n")
 
 
 @pytest.mark.parametrize(
@@ -348,7 +363,7 @@ def test_a_driver_of_others_is_left_alone() -> None:
     assert machine.asked == 0
     # Only what a switch adds comes, and is all that is taken away again.
     plan = plan_present(Wanted(dcgm=True), host, machine.ask)
-    assert names(plan.install) == {"datacenter-gpu-manager-4-cuda13", "datacenter-gpu-manager-4-core"}
+    assert names(plan.install) == {"datacenter-gpu-manager-4-cuda12", "datacenter-gpu-manager-4-core"}
     assert NOUVEAU not in plan.files
     assert plan.record is not None
     assert plan.record.driver is None
@@ -357,7 +372,7 @@ def test_a_driver_of_others_is_left_alone() -> None:
     plan = plan_present(Wanted(dcgm=True), host, machine.ask)
     assert not plan.pending
     assert plan.record is not None
-    assert plan.record.owned == ["datacenter-gpu-manager-4-core", "datacenter-gpu-manager-4-cuda13"]
+    assert plan.record.owned == ["datacenter-gpu-manager-4-core", "datacenter-gpu-manager-4-cuda12"]
 
 
 def test_runfile() -> None:
@@ -503,11 +518,73 @@ def test_users_of_the_gpu() -> None:
         plan_absent(Wanted(), machine.host)
 
 
+def test_a_reboot_that_is_still_due_asks_for_users_again() -> None:
+    machine = Machine()
+    machine.install(version="580.82.07")
+    machine.carry_out(machine.plan(version="580.95.05"))
+    machine.users = (GpuUser(7, "python3", "inference.service"),)
+    assert machine.plan(version="580.95.05").reboot_required
+    with pytest.raises(DriverError, match=r"in use by python3 \(process 7 of inference.service\)"):
+        machine.plan(version="580.95.05", reboot=True)
+    assert machine.plan(version="580.95.05", reboot=True, stop_services=("inference",)).reboot_required
+    assert machine.plan(version="580.95.05", reboot=True, ignore_gpu_users=True).reboot_required
+    machine.boot()
+    assert not machine.plan(version="580.95.05", reboot=True).reboot_required
+
+
+HEADERS = "linux-headers-6.1.0-40-amd64"
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_a_kernel_without_modules_gets_them(headers: bool) -> None:
+    """As after an upgrade of the kernel that left its headers out."""
+    machine = Machine()
+    machine.tools = TOOLS | {"dkms"}
+    machine.install()
+    before = dict(machine.versions)
+    machine.hardware = replace(machine.hardware, loaded=None)
+    if not headers:
+        del machine.versions[HEADERS]
+    plan = machine.plan()
+    assert plan.pending
+    assert plan.message == "build the kernel modules of driver 580.95.05 for kernel 6.1.0-40-amd64"
+    assert plan.install == (() if headers else (HEADERS,))
+    assert plan.build == ("dkms", "autoinstall", "-k", "6.1.0-40-amd64")
+    assert plan.load == ("nvidia",)
+    assert (plan.files, plan.remove, plan.hold) == ({}, (), ())
+    assert machine.asked == 1
+    machine.carry_out(plan)
+    assert machine.versions == before
+    # It is built now, and only has to be loaded.
+    machine.hardware = replace(machine.hardware, built=True)
+    plan = machine.plan()
+    assert (plan.pending, plan.load) == (False, ("nvidia",))
+    machine.boot()
+    plan = machine.plan()
+    assert (plan.pending, plan.load, plan.reboot_required) == (False, (), False)
+
+
+def test_modules_that_cannot_be_built_or_are_not_ours() -> None:
+    machine = Machine()
+    machine.tools = TOOLS | {"dkms"}
+    machine.install()
+    machine.hardware = replace(machine.hardware, loaded=None, secure_boot=True)
+    with pytest.raises(DriverError, match="Secure Boot is on"):
+        machine.plan()
+    assert machine.plan(secure_boot="signed").build
+    assert machine.plan(secure_boot="signed", kernel_headers=False).build
+    machine.tools = TOOLS
+    assert not machine.plan().pending
+    machine.tools = TOOLS | {"dkms"}
+    machine.record = None
+    assert not machine.plan().pending
+
+
 def test_nouveau_keeps_the_module_from_being_loaded() -> None:
-    assert Machine().plan().load_module
+    assert Machine().plan().load == ("nvidia",)
     assert not Machine().plan().reboot_required
     plan = Machine(hardware=replace(BARE, nouveau=True)).plan()
-    assert not plan.load_module
+    assert "nvidia" not in plan.load
     assert plan.reboot_required
 
 
@@ -516,7 +593,7 @@ def test_no_tool_for_the_initial_ram_disk() -> None:
     machine.tools = set()
     plan = machine.plan()
     assert not plan.initramfs
-    assert not plan.load_module
+    assert "nvidia" not in plan.load
     assert plan.reboot_required
 
 
@@ -608,7 +685,7 @@ def completely(machine: Machine, plan: Plan) -> None:
 
 
 def without_its_last_packages(machine: Machine, plan: Plan) -> None:
-    machine.carry_out(replace(plan, install=plan.install[:3], hold=()))
+    machine.carry_out(plan, most=3)
     machine.versions["libnvidia-ml1"] = ""
 
 
@@ -630,7 +707,7 @@ def test_going_back_brings_exactly_what_there_was(how: Callable[[Machine, Plan],
     before = (dict(machine.versions), set(machine.held), dict(machine.files))
     record = machine.record
     plan = change(machine, how)
-    assert plan.update_index == (SOURCES in plan.files)
+    assert plan.update_index == (SOURCES in plan.files and bool(plan.install))
     machine.carry_out(plan)
     assert (machine.versions, machine.held, machine.files) == before
     assert not plan_previous(Wanted(), machine.host).pending
@@ -668,6 +745,57 @@ def test_others_upgrades_are_not_taken_back() -> None:
     assert machine.versions["libnvidia-ml1"] == "580.82.07-1"
 
 
+@pytest.mark.parametrize("how", [without_its_last_packages, with_its_record_alone])
+def test_what_others_install_after_a_run_was_killed_is_theirs(how: Callable[[Machine, Plan], None]) -> None:
+    machine = Machine()
+    machine.install(version="580.82.07")
+    before = dict(machine.versions)
+    how(machine, machine.plan(version="595"))
+    machine.versions.update({"vim": "9", "libc6": "2.36-10"})
+    # Also when another run was killed since.
+    how(machine, machine.plan(version="580.95.05"))
+    machine.versions["git"] = "2"
+    machine.carry_out(plan_previous(Wanted(), machine.host))
+    assert machine.versions == {**before, "vim": "9", "libc6": "2.36-10", "git": "2"}
+
+
+def test_what_a_change_replaces() -> None:
+    """A way back needs exactly that, also when a run was killed in between."""
+    machine = Machine()
+    assert not machine.plan(version="580.82.07").replaced
+    machine.install(version="580.82.07", dcgm=True)
+    driver = {name: version for name, version in machine.versions.items() if version == "580.82.07-1"}
+    plan = machine.plan(version="595", modules="proprietary", dcgm=True)
+    assert plan.replaced == driver
+    machine.carry_out(plan, most=3)
+    machine.versions["libnvidia-ml1"] = ""
+    assert machine.plan(version="595", modules="proprietary", dcgm=True).replaced == driver
+    assert machine.plan(version="580.95.05", dcgm=True).replaced == driver
+    # Turning a switch off takes its packages away; holds alone replace nothing.
+    machine = Machine()
+    machine.install(dcgm=True)
+    assert {*machine.plan().replaced} == {"datacenter-gpu-manager-4-cuda13", "datacenter-gpu-manager-4-core"}
+    assert not machine.plan(dcgm=True, hold=False).replaced
+
+
+def test_the_way_back_takes_what_was_kept(tmp_path: Path) -> None:
+    machine = Machine()
+    machine.install(version="580.82.07")
+    machine.install(version="580.95.05", repository="https://mirror.example.org/debian12")
+    machine.kept = str(tmp_path)
+    plan = plan_previous(Wanted(), machine.host)
+    assert "libnvidia-ml1=580.82.07-1" in plan.install
+    assert plan.update_index  # as another repository is described again
+    for name in plan.packages:
+        (tmp_path / f"{name}_580.82.07-1_amd64.deb").touch()
+    plan = plan_previous(Wanted(), machine.host)
+    assert str(tmp_path / "libnvidia-ml1_580.82.07-1_amd64.deb") in plan.install
+    assert all(path.startswith("/") for path in plan.install)
+    assert not plan.update_index
+    assert plan.apt[:2] == ["apt-get", "install"]
+    assert plan.apt[-len(plan.install) :] == list(plan.install)
+
+
 def test_nothing_to_go_back_to() -> None:
     with pytest.raises(DriverError, match="nothing is recorded"):
         plan_previous(Wanted(), Machine().host)
@@ -679,3 +807,32 @@ def test_nothing_to_go_back_to() -> None:
 def test_damaged_records(text: str) -> None:
     with pytest.raises(DriverError, match=r"record\.json: expected the record of this host's driver"):
         parse_record(text, "/var/lib/gpufleet/record.json")
+
+
+def test_packages_of_rpm() -> None:
+    packages = parse_rpm(
+        "gpg-pubkey\t0\td42d0685-62589a51\t(none)\n"
+        "gpg-pubkey\t0\t350d275d-6279464b\t(none)\n"
+        "kernel-devel\t0\t5.14.0-427.el9\tx86_64\n"
+        "kernel-devel\t0\t5.14.0-503.el9\tx86_64\n"
+        "nvidia-driver-cuda\t3\t580.82.07-1.el9\tx86_64\n"
+    )
+    assert packages.versions == {
+        "kernel-devel-5.14.0-427.el9.x86_64": "5.14.0-427.el9",
+        "kernel-devel-5.14.0-503.el9.x86_64": "5.14.0-503.el9",
+        "nvidia-driver-cuda": "3:580.82.07-1.el9",
+    }
+    el = platform_of("rocky", "9.6", "rhel", "x86_64")
+    assert [spec(el, name, version) for name, version in packages.versions.items()] == [
+        "kernel-devel-5.14.0-427.el9.x86_64",
+        "kernel-devel-5.14.0-503.el9.x86_64",
+        "nvidia-driver-cuda-3:580.82.07-1.el9",
+    ]
+
+
+def test_el_takes_a_key_and_a_kernel_of_others_for_no_part_of_a_change() -> None:
+    machine = Machine(platform_of("rocky", "9.6", "rhel", "x86_64"))
+    machine.versions["kernel-devel-6.1.0-40-amd64"] = "6.1.0-40"
+    plan = machine.plan()
+    assert "kernel-devel-6.1.0-40-amd64" not in plan.install
+    assert "kernel-devel-6.1.0-40-amd64" not in plan.replaced

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpufleet.models.plugins.module_utils._driver_packages import Packages
+from ansible_collections.gpufleet.models.plugins.module_utils._nvml_probe import Nvml
 from ansible_collections.gpufleet.models.plugins.modules import cuda_driver_plan
 from tests.unit import repositories
 from tests.unit.modules.conftest import Run
@@ -87,6 +88,7 @@ def arguments(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> dict
     monkeypatch.setenv("PATH", str(tools), prepend=":")
     monkeypatch.setattr(cuda_driver_plan, "_os_release", lambda: {"ID": "debian", "VERSION_ID": "12"})
     monkeypatch.setattr(cuda_driver_plan, "read_gpu_users", lambda: ())
+    monkeypatch.setattr(cuda_driver_plan, "probe", lambda: Nvml(None, "libnvidia-ml.so.1 is not installed"))
     monkeypatch.setattr(cuda_driver_plan.os, "uname", lambda: Uname)
     return {
         "root": str(tmp_path / "root"),
@@ -128,6 +130,126 @@ def test_no_gpu(run: Run, tmp_path: Path, arguments: dict[str, Any], web: Web, v
     assert not result["pending"]
     assert not result["record_changed"]
     assert not web.asked
+
+
+UNKNOWN = {"ID": "slackware", "VERSION_ID": "15.0"}
+KEPLER = "0x1024"
+CONTAINER = "/run/nvidia/driver/usr/lib64/libnvidia-ml.so.1"
+
+
+def let_a_driver_work(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], release: dict[str, str], device: str, nvml: Nvml
+) -> None:
+    """Have a driver that runs, on some distribution and some GPU, and no package manager to ask."""
+    root = Path(arguments["root"])
+    (root / "sys/bus/pci/devices/0000:01:00.0/device").write_text(f"{device}\n", encoding="utf-8")
+    (root / "proc/driver/nvidia").mkdir(parents=True)
+    (root / "proc/driver/nvidia/version").write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu May 2\n", encoding="utf-8"
+    )
+    monkeypatch.setattr(cuda_driver_plan, "_os_release", lambda: release)
+    monkeypatch.setattr(cuda_driver_plan, "probe", lambda: nvml)
+    monkeypatch.delattr(cuda_driver_plan, "read_packages")
+
+
+@pytest.mark.parametrize("version", ["", "470", "470.256.02"])
+@pytest.mark.parametrize(
+    ("release", "device", "nvml", "state"),
+    [
+        (UNKNOWN, "0x26b9", Nvml("470.256.02", None), "works"),
+        ({"ID": "debian", "VERSION_ID": "12"}, KEPLER, Nvml("470.256.02", None), "works"),
+        ({"ID": "debian", "VERSION_ID": "12"}, "0x26b9", Nvml("470.256.02", None, CONTAINER), "works"),
+        (UNKNOWN, "0x26b9", Nvml(None, "no library"), "is loaded (no library)"),
+    ],
+    ids=["distribution", "generation", "container", "no library"],
+)
+def test_a_driver_that_is_not_ours_to_manage(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any],
+    web: Web,
+    release: dict[str, str],
+    device: str,
+    nvml: Nvml,
+    state: str,
+    version: str,
+) -> None:
+    let_a_driver_work(monkeypatch, arguments, release, device, nvml)
+    result = run(cuda_driver_plan, **arguments, version=version)
+    assert result["msg"] == f"driver 470.256.02 {state} and is left as it is"
+    assert not result["pending"]
+    assert not result["record_changed"]
+    assert not result["reboot_required"]
+    assert not web.asked
+
+
+@pytest.mark.parametrize(
+    ("release", "device", "wishes", "message"),
+    [
+        (UNKNOWN, "0x26b9", {"version": "580"}, "expected driver 580, found 470.256.02 at work; slackware 15.0 on x86"),
+        (UNKNOWN, "0x26b9", {"dcgm": True}, "slackware 15.0 on x86_64: expected Debian 12"),
+        (
+            {"ID": "debian", "VERSION_ID": "12"},
+            KEPLER,
+            {"version": "580"},
+            "expected driver 580, found 470.256.02 at work; a GPU of this host is Kepler or older",
+        ),
+    ],
+)
+def test_another_driver_than_the_one_that_cannot_be_managed(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any],
+    release: dict[str, str],
+    device: str,
+    wishes: dict[str, Any],
+    message: str,
+) -> None:
+    let_a_driver_work(monkeypatch, arguments, release, device, Nvml("470.256.02", None))
+    assert message in run(cuda_driver_plan, **arguments, **wishes)["msg"]
+
+
+def test_an_unknown_platform_without_a_driver(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(cuda_driver_plan, "_os_release", lambda: UNKNOWN)
+    assert "slackware 15.0 on x86_64: expected Debian 12" in run(cuda_driver_plan, **arguments)["msg"]
+    for state, there in (("absent", "root"), ("present", "empty")):
+        root = str(Path(arguments["root"]).parent / there)
+        result = run(cuda_driver_plan, **{**arguments, "state": state, "root": root})
+        assert "nothing to" in result["msg"]
+        assert not result["pending"]
+
+
+def test_a_driver_of_a_container_is_not_replaced(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(cuda_driver_plan, "probe", lambda: Nvml("470.256.02", None, CONTAINER))
+    message = run(cuda_driver_plan, **arguments, version="580")["msg"]
+    assert message.startswith("expected driver 580, found 470.256.02 at work, which packages cannot replace")
+    assert CONTAINER in message
+
+
+def test_without_privileges(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]) -> None:
+    """The record is root's alone; it is not needed where there is nothing to do."""
+
+    def read(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(cuda_driver_plan, "_read", read)
+    monkeypatch.setattr(cuda_driver_plan, "_os_release", lambda: {"ID": "debian", "VERSION_ID": "12"})
+    monkeypatch.setattr(cuda_driver_plan.os, "geteuid", lambda: 1000)
+    for state in ("present", "absent"):
+        message = run(cuda_driver_plan, **arguments, state=state)["msg"]
+        assert message == f"{arguments['record']}: Permission denied; nothing was changed, use become: true"
+    empty = {**arguments, "root": arguments["root"] + "-empty"}
+    assert not run(cuda_driver_plan, **empty)["pending"]
+    monkeypatch.setattr(cuda_driver_plan, "probe", lambda: Nvml("580.95.05", None))
+    result = run(cuda_driver_plan, **arguments, version="580")
+    assert result["msg"] == "driver 580.95.05 works and is left as it is"
+    assert not result["privileged"]
+    assert not result["record_changed"]
+    assert "Permission denied" in run(cuda_driver_plan, **arguments, version="595")["msg"]
 
 
 def test_nothing_to_remove(run: Run, arguments: dict[str, Any], web: Web) -> None:
@@ -196,3 +318,40 @@ def test_the_record_is_read_again(run: Run, arguments: dict[str, Any]) -> None:
     assert not result["pending"]  # as nothing was done yet
     assert result["record_after"] is None
     assert not result["record_changed"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "release", "configuration", "certificate"),
+    [
+        ({}, "debian 12", None, "/var/lib/dkms/mok.pub"),
+        ({}, "ubuntu 24.04", None, "/var/lib/shim-signed/mok/MOK.der"),
+        ({}, "debian 12", '# mok_certificate=/no\nmok_certificate="/etc/keys/mok.der"\n', "/etc/keys/mok.der"),
+        (
+            {"signing_key": "/k", "signing_certificate": "/c"},
+            "debian 12",
+            "mok_certificate=/etc/keys/mok.der\n",
+            "/c",
+        ),
+    ],
+    ids=str,
+)
+def test_the_certificate_of_modules(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any],
+    web: Web,
+    wishes: dict[str, Any],
+    release: str,
+    configuration: str | None,
+    certificate: str,
+) -> None:
+    system, version = release.split()
+    web.files["/Packages.gz"] = gzip.compress(
+        (repositories.debian if system == "debian" else repositories.ubuntu)(["580.95.05"]).encode()
+    )
+    read = cuda_driver_plan._read
+    monkeypatch.setattr(
+        cuda_driver_plan, "_read", lambda path: configuration if path == "/etc/dkms/framework.conf" else read(path)
+    )
+    monkeypatch.setattr(cuda_driver_plan, "_os_release", lambda: {"ID": system, "VERSION_ID": version})
+    assert run(cuda_driver_plan, **arguments, **wishes)["certificate"] == certificate
