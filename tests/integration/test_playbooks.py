@@ -16,7 +16,7 @@ import pytest
 from tests import nvml
 from tests.hub import Hub
 from tests.hub.faults import Flip
-from tests.integration.fleet import Fleet
+from tests.integration.fleet import Fleet, recap
 from tests.integration.harness import CHECKOUT, environment, flip, sha256sums
 
 
