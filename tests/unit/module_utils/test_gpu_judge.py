@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleFilterError
 
-from ansible_collections.gpufleet.models.plugins.filter.gpu_outliers import gpu_outliers
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput
 from ansible_collections.gpufleet.models.plugins.module_utils._gpu_check import reason_to_skip
 from ansible_collections.gpufleet.models.plugins.module_utils._gpu_datasheet import datasheet_of
+from ansible_collections.gpufleet.models.plugins.module_utils._gpu_fleet import find_gpu_outliers
 from ansible_collections.gpufleet.models.plugins.module_utils._gpu_judge import (
     added_errors,
     judge_device,
@@ -269,18 +268,18 @@ def measured(tflops: float, name: str = H100, **other: Any) -> dict[str, Any]:
 
 def test_a_gpu_that_is_behind_the_others() -> None:
     fleet = {"gpu-1": [measured(700), measured(701)], "gpu-2": [measured(629)], "gpu-3": []}
-    assert gpu_outliers(fleet) == {
+    assert find_gpu_outliers(fleet) == {
         "gpu-2": [
             f"GPU 1 ({H100}): tflops: expected at least 630.0 TFLOP/s, of 700.0, the median of 3 GPUs, found 629.0"
         ]
     }
     fleet["gpu-2"] = [measured(631)]
-    assert gpu_outliers(fleet) == {}
+    assert find_gpu_outliers(fleet) == {}
 
 
 def test_only_gpus_of_a_name_are_compared_and_three_of_them() -> None:
-    assert gpu_outliers({"a": [measured(700), measured(100)]}) == {}
-    assert gpu_outliers({"a": [measured(700), measured(700)], "b": [measured(100, "NVIDIA L4")]}) == {}
+    assert find_gpu_outliers({"a": [measured(700), measured(100)]}) == {}
+    assert find_gpu_outliers({"a": [measured(700), measured(700)], "b": [measured(100, "NVIDIA L4")]}) == {}
 
 
 @pytest.mark.parametrize(
@@ -295,7 +294,7 @@ def test_only_gpus_of_a_name_are_compared_and_three_of_them() -> None:
 )
 def test_copies_that_are_behind(way: str, rate: float, named: bool) -> None:
     slow = measured(700, gb_per_second={**measured(700)["gb_per_second"], way: rate})
-    found = gpu_outliers({"a": [measured(700), measured(700)], "b": [slow]})
+    found = find_gpu_outliers({"a": [measured(700), measured(700)], "b": [slow]})
     assert list(found) == (["b"] if named else [])
     if named:
         assert f": {way}: expected at least " in found["b"][0]
@@ -303,21 +302,15 @@ def test_copies_that_are_behind(way: str, rate: float, named: bool) -> None:
 
 def test_products_that_differ() -> None:
     wrong = measured(700, "NVIDIA L4", products={"int8": "a", "float16": "x"})
-    found = gpu_outliers({"a": [measured(700), measured(700)], "b": [wrong]})
+    found = find_gpu_outliers({"a": [measured(700), measured(700)], "b": [wrong]})
     words = "GPU 1 (NVIDIA L4): product float16: expected the checksum b, as 2 of 3 GPUs have, found x"
     assert found == {"b": [words]}
-    both = gpu_outliers({"a": [measured(700)], "b": [wrong]})
+    both = find_gpu_outliers({"a": [measured(700)], "b": [wrong]})
     assert sorted(both) == ["a", "b"]
     assert "expected the checksum one that GPUs agree on, found b" in both["a"][0]
 
 
 def test_gpus_that_were_not_measured_are_left_out() -> None:
     nothing = {**measured(0), "tflops": None, "gb_per_second": None, "products": {}}
-    assert gpu_outliers({"a": [nothing, measured(700), measured(700)], "b": [measured(700)]}) == {}
-    assert gpu_outliers({}) == {}
-
-
-@pytest.mark.parametrize("wrong", [[], {"a": 1}, {"a": [1]}, {"a": [{}]}])
-def test_what_is_not_a_result(wrong: Any) -> None:
-    with pytest.raises(AnsibleFilterError, match="expected the gpus of gpu_check by host"):
-        gpu_outliers(wrong)
+    assert find_gpu_outliers({"a": [nothing, measured(700), measured(700)], "b": [measured(700)]}) == {}
+    assert find_gpu_outliers({}) == {}
