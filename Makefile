@@ -13,7 +13,7 @@ INFERENCE := .cache/inference/.complete
 INFERENCE_CUDA := .cache/inference-cuda/.complete
 COLLECTION := .collections/ansible_collections/gpufleet/models
 
-.PHONY: help setup inference inference-cuda demo lint sanity docs compiler unit hub integration smoke hosts \
+.PHONY: help setup inference inference-cuda demo lint sanity docs compiler unit hub integration smoke smoke-cuda hosts \
     test test-matrix bench build clean
 
 help: ## print this list
@@ -78,14 +78,17 @@ hub: setup ## tests of the local Hub against the official client
 integration: setup compiler ## tests of modules, role and playbooks through ansible-playbook
 	pytest tests/integration
 
-smoke: setup inference inference-cuda ## tests of the smoke test on tiny models and a real one
-	pytest tests/smoke
+smoke: setup inference compiler ## tests that load and run models: smoke tests, conversions, checks of GPUs
+	pytest tests/smoke -m "not cuda"
+
+smoke-cuda: setup inference inference-cuda ## those of them that take what a host with a GPU has
+	pytest tests/smoke -m cuda
 
 # Containers get addresses of their own, which needs root, or sudo without a password.
 hosts: setup ## tests of the roles on real hosts: containers with systemd, over SSH
 	molecule test --scenario-name hosts --scenario-name python
 
-test: lint sanity docs unit hub integration hosts ## everything that must pass before a commit
+test: lint sanity docs unit hub integration smoke hosts ## everything that must pass before a commit
 
 test-matrix: setup compiler ## unit and integration tests on every supported ansible-core and Python found here
 	python tests/tools/matrix.py

@@ -191,7 +191,8 @@ def _keep(store: Store, place: Directory, name: str, limit: Limit) -> File:
     try:
         size = os.fstat(descriptor).st_size
         sha256, digests = hash_file(descriptor, size, limit.cancelled, blocks=True)
-        assert sha256 is not None
+        if sha256 is None:
+            raise ContentError(f"{name} became shorter while it was hashed; convert again")
         file = File(f"{DIRECTORY}/{name}", size, sha256)
         # Made before, of something else: what generations link to already stays.
         if store.blob_status(sha256) is None or _damaged_of(store, [file], limit):

@@ -103,14 +103,15 @@ class Outcome:
             ],
             "checks": [asdict(check) for check in self.checks],
             **{name: measured.get(name) for name in _FIGURES},
-            "golden": self.golden().to_json() if outputs and last.measured else None,
+            "golden": found.to_json() if outputs and (found := self.golden()) else None,
         }
 
-    def golden(self) -> Golden:
-        """Return what was put out, as a golden file has it; something was measured."""
-        job, measured = self.test.job, self.attempts[-1].measured
-        assert job is not None
-        assert measured is not None
+    def golden(self) -> Golden | None:
+        """Return what was put out, as a golden file has it; None when nothing was."""
+        job = self.test.job
+        measured = self.attempts[-1].measured if self.attempts else None
+        if job is None or measured is None:
+            return None
         subject, model = job.subject, self.test.model
         inputs = job.smoke.inputs_for(subject.task)
         outputs = tuple(map(tuple, measured["outputs"]))

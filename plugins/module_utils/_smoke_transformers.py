@@ -77,7 +77,7 @@ class Model:
         self.first_token_pooling = pools_first_token(directory)
 
     def run(self, inputs: list[str]) -> tuple[list[list[float]], list[str]]:
-        """Return an output for each input, and the texts of what generates any.
+        """Return an output for each input, and the text that what generates any makes of the first one.
 
         An output is the normalized embedding; the scores of a passage; the logits of the first new token.
         """
@@ -86,8 +86,8 @@ class Model:
                 return [self._embed(text) for text in inputs], []
             if self.task == "rerank":
                 return [self._score(inputs[0], passage) for passage in inputs[1:]], []
-            pairs = [self._generate(text) for text in inputs]
-            return [output for output, _text in pairs], [text for _output, text in pairs]
+            whole, text = self._generate(inputs[0], NEW_TOKENS)
+            return [whole, *(self._generate(other, 1)[0] for other in inputs[1:])], [text]
 
     def unknown_tokens(self, inputs: list[str]) -> float:
         """Return the share of tokens that the vocabulary does not have: nearly all, where its files are missing."""
@@ -103,7 +103,7 @@ class Model:
             elif self.task == "rerank":
                 self._score(*self.inputs[:2])
             else:
-                self._generate(self.inputs[0])
+                self._generate(self.inputs[0], NEW_TOKENS)
                 return NEW_TOKENS
         return 0
 
@@ -128,14 +128,14 @@ class Model:
     def _score(self, query: str, passage: str) -> list[float]:
         return _values(self.model(**self._tokens(query, passage)).logits[0])
 
-    def _generate(self, text: str) -> tuple[list[float], str]:
+    def _generate(self, text: str, tokens: int) -> tuple[list[float], str]:
         inputs = self._picture(text) if self.task == "image_text" else self._tokens(text)
         made = self.model.generate(
             **inputs,
             do_sample=False,
             num_beams=1,
-            min_new_tokens=NEW_TOKENS,
-            max_new_tokens=NEW_TOKENS,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
             return_dict_in_generate=True,
             output_logits=True,
         )

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.demo import minilm_files
 from tests.hub import Hub, factory
-from tests.integration.harness import BLOCK, CHECKOUT, TOKEN, Host, locked
+from tests.integration.harness import BLOCK, TOKEN, Host, locked
 
 
 def write_weights(path: Path, blocks: float, seed: int = 1) -> Path:
@@ -83,18 +80,3 @@ def serving(host: Host, tiny: dict[str, Any]) -> Host:
     host.ok(host.generation(tiny))
     host.hub.stats.reset()
     return host
-
-
-@pytest.fixture(scope="session")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models that can be converted, by name: the real all-MiniLM-L6-v2, and tiny ones with random weights."""
-    directory = tmp_path_factory.mktemp("sources")
-    python = CHECKOUT / ".cache" / "inference" / "bin" / "python"
-    assert python.exists(), f"{python} is missing: run 'make inference'"
-    command = [python, "-m", "tests.smoke.factory", directory, "bert", "xlm_roberta", "t5"]
-    subprocess.run(command, cwd=CHECKOUT, check=True)
-    minilm = directory / "all-MiniLM-L6-v2"
-    minilm.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        shutil.copy(minilm_files() / name, minilm / name)
-    return {path.name: path for path in directory.iterdir()}

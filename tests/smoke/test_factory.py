@@ -14,18 +14,18 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.smoke import faults
-from tests.smoke.conftest import INFERENCE, INFERENCE_CUDA, TASKS, Answer, Plain, run_module
+from tests.smoke.conftest import INFERENCE, INFERENCE_CUDA, MINILM, TASKS, Answer, Plain, run_module
 
 Vectors = NDArray[np.float64]
 Fault = Callable[[Path], None]
 
-WIDTHS = {"bert": 64, "minilm": 384, "xlm_roberta": 1, "t5": 512, "phi3": 512, "phi3_sharded": 512, "llava": 512}
+WIDTHS = {"bert": 64, MINILM: 384, "xlm_roberta": 1, "t5": 512, "phi3": 512, "phi3_sharded": 512, "llava": 512}
 
 
 @pytest.fixture(scope="module")
-def answers(models: Path, plain: Plain) -> dict[str, Answer]:
+def answers(models: dict[str, Path], plain: Plain) -> dict[str, Answer]:
     """What the sound models answer."""
-    found = plain(*((TASKS[name], models / name) for name in WIDTHS))
+    found = plain(*((TASKS[name], models[name]) for name in WIDTHS))
     return dict(zip(WIDTHS, found, strict=True))
 
 
@@ -45,22 +45,22 @@ def digests(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_same_bytes_each_time(models: Path, tmp_path: Path) -> None:
+def test_the_same_bytes_each_time(models: dict[str, Path], tmp_path: Path) -> None:
     names = ["bert", "xlm_roberta", "phi3_sharded", "llama_gguf"]
     assert not run_module(INFERENCE, "tests.smoke.factory", tmp_path, *names).returncode
     for name in names:
-        assert digests(tmp_path / name) == digests(models / name)
+        assert digests(tmp_path / name) == digests(models[name])
 
 
-def test_small(models: Path) -> None:
-    for directory in models.iterdir():
+def test_small(models: dict[str, Path]) -> None:
+    for directory in models.values():
         if not directory.is_symlink():
             assert sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) < 2 * 2**20
 
 
-def test_three_shards(models: Path) -> None:
-    index = json.loads((models / "phi3_sharded/model.safetensors.index.json").read_text(encoding="utf-8"))
-    shards = {path.name for path in (models / "phi3_sharded").glob("*.safetensors")}
+def test_three_shards(models: dict[str, Path]) -> None:
+    index = json.loads((models["phi3_sharded"] / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    shards = {path.name for path in (models["phi3_sharded"]).glob("*.safetensors")}
     assert shards == set(index["weight_map"].values())
     assert len(shards) == 3
 
@@ -89,20 +89,21 @@ def test_sharded_computes_the_same(answers: dict[str, Answer]) -> None:
 
 def test_minilm_is_the_real_one(answers: dict[str, Answer]) -> None:
     published = [-0.034477, 0.031023, 0.006735, 0.026109]
-    assert answers["minilm"]["outputs"][0][:4] == pytest.approx(published, abs=2e-6)
+    assert answers[MINILM]["outputs"][0][:4] == pytest.approx(published, abs=2e-6)
 
 
-def test_gguf(models: Path, plain: Plain) -> None:
-    jobs = [("gguf", models / f"llama_gguf/tiny-llama-{kind}.gguf") for kind in ("Q4_0", "Q8_0")]
+def test_gguf(models: dict[str, Path], plain: Plain) -> None:
+    jobs = [("gguf", models["llama_gguf"] / f"tiny-llama-{kind}.gguf") for kind in ("Q4_0", "Q8_0")]
     for answer in plain(*jobs):
         assert outputs(answer).shape == (6, 8)
         assert np.isfinite(outputs(answer)).all()
         assert len({tuple(ids) for ids in answer["ids"]}) == 6
 
 
-def test_pixtral(models: Path, plain: Plain) -> None:
+@pytest.mark.cuda
+def test_pixtral(models: dict[str, Path], plain: Plain) -> None:
     """Its processor refuses to work without torchvision, which exists for the CUDA build of torch only."""
-    job = ("image_text", models / "llava_pixtral")
+    job = ("image_text", models["llava_pixtral"])
     (answer,) = plain(job)
     assert answer["error"][0] == "ImportError"
     assert "Torchvision" in answer["message"]
@@ -117,22 +118,22 @@ SILENT: list[tuple[Fault, str, float | None]] = [
     (faults.missing_head, "t5", 0.5),
     (faults.missing_head, "phi3", 0.5),
     (faults.missing_head, "llava", 0.5),
-    (faults.nan_weights, "minilm", None),
+    (faults.nan_weights, MINILM, None),
     (faults.nan_weights, "phi3", None),
-    (faults.zeroed_layer, "minilm", 0.95),
+    (faults.zeroed_layer, MINILM, 0.95),
     (faults.zeroed_layer, "bert", 0.95),
     (faults.zeroed_layer, "phi3", 0.95),
-    (faults.noise, "minilm", 0.9995),
+    (faults.noise, MINILM, 0.9995),
     (faults.noise, "bert", 0.9999),
     (faults.noise, "phi3", 0.9999),
-    (faults.exponent_bit, "minilm", None),
+    (faults.exponent_bit, MINILM, None),
     (faults.exponent_bit, "phi3", None),
     (faults.exponent_bit, "t5", 0.9),
-    (faults.missing_tokenizer, "minilm", 0.5),
+    (faults.missing_tokenizer, MINILM, 0.5),
     (faults.missing_tokenizer, "t5", 0.9),
-    (faults.wrong_architecture, "minilm", 0.95),
+    (faults.wrong_architecture, MINILM, 0.95),
     (faults.wrong_architecture, "phi3", 0.95),
-    (faults.wrong_attention_heads, "minilm", 0.95),
+    (faults.wrong_attention_heads, MINILM, 0.95),
     (faults.wrong_attention_heads, "phi3", 0.95),
 ]
 # Where the library reports keys that it did not find. It does not for T5's head, which it ties to the embedding, nor
@@ -140,10 +141,10 @@ SILENT: list[tuple[Fault, str, float | None]] = [
 REPORTED = {(faults.missing_head, "phi3"), (faults.missing_head, "llava"), (faults.wrong_architecture, "phi3")}
 
 
-def test_silent_faults(models: Path, plain: Plain, answers: dict[str, Answer], tmp_path: Path) -> None:
+def test_silent_faults(models: dict[str, Path], plain: Plain, answers: dict[str, Answer], tmp_path: Path) -> None:
     jobs = []
     for fault, name, _ in SILENT:
-        directory = faults.copy(models / name, tmp_path / f"{fault.__name__}-{name}")
+        directory = faults.copy(models[name], tmp_path / f"{fault.__name__}-{name}")
         fault(directory)
         jobs.append((TASKS[name], directory))
     for (fault, name, limit), answer in zip(SILENT, plain(*jobs), strict=True):
@@ -156,12 +157,12 @@ def test_silent_faults(models: Path, plain: Plain, answers: dict[str, Answer], t
             assert least_cosine(found, outputs(answers[name])) < limit, (fault, name)
 
 
-def test_foreign_tokenizer(models: Path, plain: Plain, answers: dict[str, Answer], tmp_path: Path) -> None:
-    directory = faults.copy(models / "minilm", tmp_path / "minilm")
-    faults.foreign_tokenizer(directory, models / "bert")
+def test_foreign_tokenizer(models: dict[str, Path], plain: Plain, answers: dict[str, Answer], tmp_path: Path) -> None:
+    directory = faults.copy(models[MINILM], tmp_path / MINILM)
+    faults.foreign_tokenizer(directory, models["bert"])
     (answer,) = plain(("embedding", directory))
     assert not answer["keys"]
-    assert least_cosine(outputs(answer), outputs(answers["minilm"])) < 0.5
+    assert least_cosine(outputs(answer), outputs(answers[MINILM])) < 0.5
 
 
 LOUD: list[tuple[Fault, str, str, str]] = [
@@ -175,10 +176,10 @@ LOUD: list[tuple[Fault, str, str, str]] = [
 ]
 
 
-def test_loud_faults(models: Path, plain: Plain, tmp_path: Path) -> None:
+def test_loud_faults(models: dict[str, Path], plain: Plain, tmp_path: Path) -> None:
     jobs = []
     for fault, name, _, _ in LOUD:
-        directory = faults.copy(models / name, tmp_path / f"{fault.__name__}-{name}")
+        directory = faults.copy(models[name], tmp_path / f"{fault.__name__}-{name}")
         fault(directory)
         jobs.append((TASKS[name], directory))
     for (fault, name, kind, message), answer in zip(LOUD, plain(*jobs), strict=True):
@@ -186,16 +187,16 @@ def test_loud_faults(models: Path, plain: Plain, tmp_path: Path) -> None:
         assert message in answer["message"], (fault, name)
 
 
-def test_a_missing_reranker_head(models: Path, plain: Plain, tmp_path: Path) -> None:
-    directory = faults.copy(models / "xlm_roberta", tmp_path / "xlm_roberta")
+def test_a_missing_reranker_head(models: dict[str, Path], plain: Plain, tmp_path: Path) -> None:
+    directory = faults.copy(models["xlm_roberta"], tmp_path / "xlm_roberta")
     faults.missing_head(directory)
     (answer,) = plain(("rerank", directory))
     assert np.isfinite(outputs(answer)).all()
     assert "classifier.out_proj.weight" in answer["keys"]["missing_keys"]
 
 
-def test_remote_code(models: Path, plain: Plain, tmp_path: Path) -> None:
-    directory = faults.copy(models / "bert", tmp_path / "bert")
+def test_remote_code(models: dict[str, Path], plain: Plain, tmp_path: Path) -> None:
+    directory = faults.copy(models["bert"], tmp_path / "bert")
     faults.remote_code(directory, tmp_path / "marker")
     (answer,) = plain(("embedding", directory))
     assert answer["error"][0] == "ValueError"
@@ -209,9 +210,9 @@ def test_remote_code(models: Path, plain: Plain, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bert", "phi3"])
-def test_hanging_tokenizer(models: Path, tmp_path: Path, name: str) -> None:
+def test_hanging_tokenizer(models: dict[str, Path], tmp_path: Path, name: str) -> None:
     """The other end says that it is about to encode, and is still busy a while later."""
-    directory = faults.copy(models / name, tmp_path / name)
+    directory = faults.copy(models[name], tmp_path / name)
     faults.hanging_tokenizer(directory)
     code = """if True:
         import sys, transformers
@@ -231,8 +232,8 @@ def test_hanging_tokenizer(models: Path, tmp_path: Path, name: str) -> None:
         assert process.stdout.read() == ""
 
 
-def test_crashing_gguf(models: Path, tmp_path: Path) -> None:
-    directory = faults.copy(models / "llama_gguf", tmp_path / "llama_gguf")
+def test_crashing_gguf(models: dict[str, Path], tmp_path: Path) -> None:
+    directory = faults.copy(models["llama_gguf"], tmp_path / "llama_gguf")
     path = directory / "tiny-llama-Q8_0.gguf"
     faults.crashing_gguf(path)
     ended = run_module(INFERENCE, "tests.smoke.plain", f"gguf={path}")

@@ -12,24 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import minilm_files
 from tests.hub import Hub
 from tests.integration.fleet import Fleet
 from tests.integration.harness import CHECKOUT
 from tests.smoke import faults
+from tests.smoke.conftest import MINILM
 
 INFERENCE = CHECKOUT / ".cache" / "inference"
-MINILM = "all-MiniLM-L6-v2"
 
 
 @pytest.fixture
-def minilm(tmp_path: Path) -> Path:
+def minilm(models: dict[str, Path]) -> Path:
     """The directory of the real model, as its repository has it."""
-    directory = tmp_path / "hub" / MINILM
-    directory.mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        shutil.copy(minilm_files() / name, directory)
-    return directory
+    return models[MINILM]
 
 
 @pytest.fixture

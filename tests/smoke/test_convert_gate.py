@@ -22,9 +22,9 @@ CONVERT = {"format": "openvino", "bits": 8}
 
 
 @pytest.fixture
-def serving(hub: Hub, sources: dict[str, Path], tmp_path: Path) -> Fleet:
+def serving(hub: Hub, models: dict[str, Path], tmp_path: Path) -> Fleet:
     """A fleet that serves a model and its conversion, both proven on its CPU."""
-    hub.add_repo("acme/bert", sources["bert"])
+    hub.add_repo("acme/bert", models["bert"])
     fleet = Fleet(hub, tmp_path)
     fleet.variables.update(
         model_catalog=[{**ENTRY, "convert": CONVERT}],

@@ -68,11 +68,11 @@ class ConvertHost(Host):
 
 
 @pytest.fixture(scope="session")
-def origin(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ConvertHost, Result]]:
+def origin(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ConvertHost, Result]]:
     """A host that serves all of them as generation 1, and has them converted in generation 2; with what was said."""
     with Hub() as hub:
         host = ConvertHost(hub, tmp_path_factory.mktemp("origin"))
-        host.stage(*(sources[name] for name in MADE), state="active")
+        host.stage(*(models[name] for name in MADE), state="active")
         yield host, host.ok(host.convert())
 
 
@@ -259,8 +259,8 @@ def working(host: ConvertHost) -> bool:
     return (host.root / "generations" / ".new-work").is_dir()
 
 
-def test_killed_in_the_middle(host: ConvertHost, sources: dict[str, Path]) -> None:
-    host.stage(sources["bert"], state="active")
+def test_killed_in_the_middle(host: ConvertHost, models: dict[str, Path]) -> None:
+    host.stage(models["bert"], state="active")
     before = snapshot(host.root / "generations" / "1")
     process = host.start_convert()
     wait_until(lambda: working(host), "it begins to convert", timeout=60)
@@ -291,16 +291,16 @@ def workers() -> list[str]:
     return found
 
 
-def test_a_conversion_that_takes_too_long(host: ConvertHost, sources: dict[str, Path]) -> None:
-    host.stage(sources["bert"], state="active")
+def test_a_conversion_that_takes_too_long(host: ConvertHost, models: dict[str, Path]) -> None:
+    host.stage(models["bert"], state="active")
     result = host.convert(timeout=1)
     assert_sentence(result, "the timeout of 1 s is over; allow more time", "generation 1 is served as before")
     assert not workers()
     assert not working(host)
 
 
-def test_two_at_once(host: ConvertHost, sources: dict[str, Path]) -> None:
-    host.stage(sources["bert"], state="active")
+def test_two_at_once(host: ConvertHost, models: dict[str, Path]) -> None:
+    host.stage(models["bert"], state="active")
     first = host.start_convert()
     wait_until(lambda: working(host), "it begins to convert", timeout=60)
     assert_sentence(host.convert(lock_timeout=0.2), "in use by model_convert")
@@ -310,14 +310,14 @@ def test_two_at_once(host: ConvertHost, sources: dict[str, Path]) -> None:
     assert (result.generation, host.generations()) == (2, ["1", "2"])
 
 
-def test_a_disk_that_fills_up(host: ConvertHost, sources: dict[str, Path]) -> None:
+def test_a_disk_that_fills_up(host: ConvertHost, models: dict[str, Path]) -> None:
     host.root.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", host.root], capture_output=True, text=True, check=False
     )
     assert mounted.returncode == 0, f"this test mounts a filesystem, which needs root: {mounted.stderr}"
     try:
-        host.stage(sources["bert"], state="active")
+        host.stage(models["bert"], state="active")
         process = host.start_convert()
         wait_until(lambda: working(host), "it begins to convert", timeout=60)
         filler = host.root / "filler"
@@ -363,8 +363,8 @@ def test_environments_that_cannot_convert(converted: ConvertHost, tmp_path: Path
     assert_sentence(result, "could not be converted", "ModuleNotFoundError", "generation 1 is served as before")
 
 
-def test_damaged_models_are_not_converted(host: ConvertHost, sources: dict[str, Path]) -> None:
-    host.stage(sources["bert"], state="active")
+def test_damaged_models_are_not_converted(host: ConvertHost, models: dict[str, Path]) -> None:
+    host.stage(models["bert"], state="active")
     (bert,) = host.locked_models()
     weights = next(file for file in bert["files"] if file["path"] == "model.safetensors")
     flip(host.blob(weights["sha256"]), 100_000)
@@ -372,8 +372,8 @@ def test_damaged_models_are_not_converted(host: ConvertHost, sources: dict[str, 
     assert host.generations() == ["1"]
 
 
-def test_check_mode_tells_what_would_be_converted(host: ConvertHost, sources: dict[str, Path]) -> None:
-    host.stage(sources["bert"])
+def test_check_mode_tells_what_would_be_converted(host: ConvertHost, models: dict[str, Path]) -> None:
+    host.stage(models["bert"])
     before = snapshot(host.root)
     result = host.ok(host.convert(generation=1, _ansible_check_mode=True))
     assert result.changed
@@ -384,8 +384,8 @@ def test_check_mode_tells_what_would_be_converted(host: ConvertHost, sources: di
     assert snapshot(host.root) == before
 
 
-def test_catalogs_that_cannot_be_converted(host: ConvertHost, sources: dict[str, Path], tmp_path: Path) -> None:
-    own = shutil.copytree(sources["bert"], tmp_path / "own")
+def test_catalogs_that_cannot_be_converted(host: ConvertHost, models: dict[str, Path], tmp_path: Path) -> None:
+    own = shutil.copytree(models["bert"], tmp_path / "own")
     (own / "openvino").mkdir()
     (own / "openvino" / "openvino_model.xml").write_text("<net/>\n", encoding="utf-8")
     host.hub.add_repo("acme/own", own)
