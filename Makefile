@@ -47,7 +47,8 @@ lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments, shellche
 	ruff check
 	ruff format --check
 	mypy -p ansible_collections.gpufleet.models.plugins.module_utils \
-	     -p ansible_collections.gpufleet.models.plugins.modules
+	     -p ansible_collections.gpufleet.models.plugins.modules \
+	     -p ansible_collections.gpufleet.models.plugins.filter
 	yamllint --strict .
 	ansible-lint
 	antsibull-changelog lint

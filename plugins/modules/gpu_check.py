@@ -233,7 +233,8 @@ def check(module: AnsibleModule, cancelled: threading.Event) -> dict[str, Any]:
     if before is None:
         raise InvalidInput("expected an answer of the driver, found none: it hangs; reboot the host")
     nothing = {"changed": False, "verdict": "skip", "failures": [], "gpus": [], "peers": []}
-    reason = reason_to_skip(before, len(read_hardware("/", os.uname().machine).gpus))
+    host = os.uname()
+    reason = reason_to_skip(before, len(read_hardware("/", host.machine, host.release).gpus))
     if reason is not None:
         return {**nothing, "msg": f"nothing was checked: {reason}"}
     if module.check_mode:
