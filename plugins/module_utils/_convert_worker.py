@@ -35,7 +35,8 @@ def main() -> None:
         event: dict[str, Any] = {"converted": convert(job)}
     except BaseException as error:
         event = {"failed": {"reason": reason_of(error), "error": describe(error, job["directory"])}}
-    print(json.dumps(event), file=report, flush=True)
+    report.write(json.dumps(event) + "\n")
+    report.flush()
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:

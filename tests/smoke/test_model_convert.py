@@ -41,13 +41,13 @@ MADE = {MINILM: ONE, "bert": ONE, "t5": TWO, "xlm_roberta": ONE}
 class ConvertHost(Host):
     """A host that stages models and converts them."""
 
-    def stage(self, *sources: Path, convert: dict[str, Any] | None = CONVERT, **arguments: Any) -> Result:
-        """Stage the models in these directories, to be converted as ``convert`` says."""
+    def stage(self, *sources: Path, **arguments: Any) -> Result:
+        """Stage the models in these directories, to be converted."""
         for source in sources:
             if f"acme/{source.name}" not in self.hub.repositories:
                 self.hub.add_repo(f"acme/{source.name}", source)
-        entries = [{"name": source.name, "repo_id": f"acme/{source.name}"} for source in sources]
-        self.ok(self.lock(*({**entry, "convert": convert} if convert else entry for entry in entries)))
+        entries = [{"name": source.name, "repo_id": f"acme/{source.name}", "convert": CONVERT} for source in sources]
+        self.ok(self.lock(*entries))
         return self.ok(self.generation(*self.locked_models(), **{"state": "staged", **arguments}))
 
     def start_convert(self, **arguments: Any) -> ModuleProcess:
