@@ -47,11 +47,11 @@ OTHER = model_of("other", {**FILES, "model.safetensors": b"other weights"}, conv
 PLAIN = model_of("plain", FILES)
 
 
-def wishes_of(directory: Path, *models: Model, packages: dict[str, str] = PACKAGES) -> list[Wish]:
+def wishes_of(directory: Path, *models: Model, packages: dict[str, str] | None = None) -> list[Wish]:
     for model in models:
         (directory / model.name).mkdir(exist_ok=True)
         (directory / model.name / "config.json").write_bytes(FILES["config.json"])
-    return make_wishes(models, str(directory), converters(packages, "/venv"))
+    return make_wishes(models, str(directory), converters(packages or PACKAGES, "/venv"))
 
 
 def derived_of(wish: Wish, digit: str = "1") -> Derived:
