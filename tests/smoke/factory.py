@@ -247,7 +247,7 @@ def _save_llama_tokenizer(directory: Path) -> None:
 
 def _add_gguf_tokenizer(writer: GGUFWriter) -> None:
     """Add the pieces as llama.cpp wants them: pieces that are merged earlier have the higher score."""
-    vocabulary, _ = llama_vocabulary(VOCABULARY)
+    vocabulary, _merges = llama_vocabulary(VOCABULARY)
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, *[TokenType.BYTE] * 256]
     types += [TokenType.NORMAL] * (len(pieces) - len(types))

@@ -118,7 +118,7 @@ def main() -> None:
     """Run each model that is named; what goes wrong with one is its answer, and the next one is run."""
     warnings.simplefilter("ignore")
     for argument in sys.argv[1:]:
-        task, _, path = argument.partition("=")
+        task, _separator, path = argument.partition("=")
         try:
             answer = run(task, Path(path))
         except BaseException as error:  # A panic in the tokenizer's library is no Exception.

@@ -143,7 +143,7 @@ REPORTED = {(faults.missing_head, "phi3"), (faults.missing_head, "llava"), (faul
 
 def test_silent_faults(models: dict[str, Path], plain: Plain, answers: dict[str, Answer], tmp_path: Path) -> None:
     jobs = []
-    for fault, name, _ in SILENT:
+    for fault, name, _cosine in SILENT:
         directory = faults.copy(models[name], tmp_path / f"{fault.__name__}-{name}")
         fault(directory)
         jobs.append((TASKS[name], directory))
@@ -178,7 +178,7 @@ LOUD: list[tuple[Fault, str, str, str]] = [
 
 def test_loud_faults(models: dict[str, Path], plain: Plain, tmp_path: Path) -> None:
     jobs = []
-    for fault, name, _, _ in LOUD:
+    for fault, name, _error, _words in LOUD:
         directory = faults.copy(models[name], tmp_path / f"{fault.__name__}-{name}")
         fault(directory)
         jobs.append((TASKS[name], directory))

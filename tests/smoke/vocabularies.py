@@ -49,7 +49,7 @@ def word_pieces(special: list[str], size: int) -> list[str]:
     They are counted, not trained: the trainers of such pieces and of unigrams give other ones each time.
     """
     pieces = [*special, *_ASCII, *(f"##{character}" for character in _ASCII)]
-    pieces += [word for word, _ in _words(str.lower) if len(word) > 1]
+    pieces += [word for word, _count in _words(str.lower) if len(word) > 1]
     return pieces[:size]
 
 
@@ -62,7 +62,7 @@ def _words(change: Callable[[str], str] = str) -> list[tuple[str, int]]:
 def unigram(special: list[str], size: int) -> list[tuple[str, float]]:
     """Return pieces and the logarithms of their frequencies, the special ones first."""
     words = _words()
-    total = sum(count for _, count in words)
+    total = sum(count for _word, count in words)
     pieces = [*((piece, 0.0) for piece in special), ("▁", -2.0), *((character, -12.0) for character in _ASCII)]
     pieces += [(f"▁{word}", math.log(count / total)) for word, count in words]
     return pieces[:size]
@@ -76,7 +76,7 @@ def llama_vocabulary(size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(SENTENCES, trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return tokenizer.get_vocab(), [(left, right) for left, right in merges]
+    return tokenizer.get_vocab(), [tuple(merge) for merge in merges]
 
 
 def byte_level(special: list[str], size: int) -> Tokenizer:
