@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,11 +16,10 @@ from ._http import ConnectionLost
 from ._lockfile import File, Model
 from ._part import receive_part
 from ._plan import Plan
-from ._smoke_memory import Weights, count_values, stored_dtype
+from ._smoke_memory import LONGEST_HEADER, Weights, count_values, parse_header, stored_dtype
+from ._smoke_model import weight_files
 from ._smoke_spec import parse_smoke
 from ._source import Hub, Source, Unavailable
-
-_LONGEST_HEADER = 1 << 26  # bytes; some hundred thousand tensors
 
 
 def too_large(
@@ -37,7 +35,8 @@ def too_large(
     memory = find_memory(facts)
     received = {(need.model.name, need.file.path) for need in plan.fetch}
     for model in models:
-        files = [file for file in model.files if file.path.endswith(".safetensors") and "/" not in file.path]
+        weights = weight_files(file.path for file in model.files)
+        files = [file for file in model.files if file.path in weights]
         if memory is None or not files or not all((model.name, file.path) in received for file in files):
             continue
         headers = [_read_header(model, file, hub, cancelled) for file in files]
@@ -63,9 +62,8 @@ def _read_header(model: Model, file: File, hub: Hub, cancelled: threading.Event)
     try:
         prefix = receive_part(source, 0, min(8, file.size), cancelled)
         (length,) = struct.unpack("<Q", prefix or b"")
-        if length > min(_LONGEST_HEADER, file.size - 8):
+        if length > min(LONGEST_HEADER, file.size - 8):
             return None
-        header = json.loads(receive_part(source, 8, 8 + length, cancelled) or b"")
+        return parse_header(receive_part(source, 8, 8 + length, cancelled) or b"")
     except (HubError, TransferError, Unavailable, ConnectionLost, TimeoutError, struct.error, ValueError):
         return None
-    return header if isinstance(header, dict) else None

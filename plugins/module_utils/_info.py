@@ -60,8 +60,12 @@ def _describe_generation(path: str, manifest: Manifest | None, last: dict[str, t
         "served": manifest.served,
         "lock_digest": manifest.digest,
         "models": [_describe_model(path, manifest, model, last) for model in manifest.models],
-        "smoke": manifest.smoke,
+        "smoke": manifest.smoke and {**manifest.smoke, "models": _without_outputs(manifest.smoke["models"])},
     }
+
+
+def _without_outputs(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in model.items() if name != "golden"} for model in models]
 
 
 def _describe_model(path: str, manifest: Manifest, model: Model, last: dict[str, tuple[int, str]]) -> dict[str, Any]:

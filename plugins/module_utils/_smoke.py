@@ -16,6 +16,7 @@ from typing import Any
 
 from ._cuda import loaded_driver
 from ._derived import Derived
+from ._environments import installed_packages
 from ._errors import InvalidInput
 from ._gpu_facts import describe, gather_facts, working_parts
 from ._gpu_requirements import parse_requirements
@@ -24,6 +25,9 @@ from ._smoke_judge import Check, Golden, judge
 from ._smoke_model import examine_model
 from ._smoke_pool import Attempt, Device, Job, run_jobs
 from ._smoke_spec import Smoke, parse_smoke
+
+# Counts up when a test looks at more, or otherwise: what was passed before is tested again.
+_RECIPE = 1
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,8 @@ class Outcome:
             return f"{name}: {broken.check}: expected {broken.expected}, found {broken.found}"
         return f"{name}: {'; '.join(f'{a.choice.dtype} on {a.device}: {a.failure}' for a in self.attempts)}"
 
-    def to_json(self, outputs: bool) -> dict[str, Any]:
-        """Return the outcome as a module's result has it.
-
-        :param outputs: Whether the outputs are wanted, as a golden file has them.
-        """
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as a module's result has it, with the outputs as a golden file has them."""
         if self.test.job is None:
             return {"name": self.test.model.name, "ok": True, "skipped": self.test.smoke.skip}
         subject, last = self.test.job.subject, self.attempts[-1]
@@ -103,7 +104,7 @@ class Outcome:
             ],
             "checks": [asdict(check) for check in self.checks],
             **{name: measured.get(name) for name in _FIGURES},
-            "golden": found.to_json() if outputs and (found := self.golden()) else None,
+            "golden": found.to_json() if (found := self.golden()) else None,
         }
 
     def golden(self) -> Golden | None:
@@ -179,19 +180,28 @@ def _with_inputs(job: Job, golden: Golden, model: Model) -> Job:
     again = "make it again with the playbook golden, or remove it"
     if golden.commit != model.commit:
         raise InvalidInput(
-            f"{model.name}: its golden file is of commit {golden.commit}, the lock names {model.commit}; {again}"
+            f"{model.name}: its golden file is of commit {golden.commit}, the generation has {model.commit}; {again}"
         )
     if golden.task != job.subject.task or job.smoke.inputs not in ((), golden.inputs):
         raise InvalidInput(f"{model.name}: its golden file was made for another task or other inputs; {again}")
     return replace(job, smoke=replace(job.smoke, inputs=golden.inputs))
 
 
+def of_generation(goldens: Iterable[Golden], models: Iterable[Model]) -> list[Golden]:
+    """Return the golden files that were made of these models' own commits."""
+    commits = {model.name: model.commit for model in models}
+    return [golden for golden in goldens if golden.commit == commits.get(golden.name)]
+
+
 def find_devices(venv: str) -> tuple[list[Device], str]:
     """Return the GPUs that a host can compute on, and a sentence about them.
 
     :param venv: The environment with nvidia-ml-py.
+    :raises InvalidInput: When one of them does not answer any more: it would be missed by nobody.
     """
     facts = gather_facts(venv)
+    if any(gpu["state"] != "ok" for gpu in facts["gpus"]):
+        raise InvalidInput(f"expected GPUs that all work, found others: {describe(facts)}")
     devices = []
     for gpu, part in working_parts(facts):
         free = part["memory"] and part["memory"]["free_mib"]
@@ -244,5 +254,6 @@ def digest_of(tests: Sequence[Test], devices: Sequence[Device], venv: str) -> st
         for test in tests
     ]
     driver = loaded_driver()
-    content = [described, [device.uuids for device in devices], os.path.realpath(venv), driver and driver.version]
+    where = [os.path.realpath(venv), installed_packages(venv), driver and driver.version]
+    content = [_RECIPE, described, [device.uuids for device in devices], where]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -132,7 +132,7 @@ def _golden(measured: Mapping[str, Any], smoke: Smoke, task: str, golden: Golden
     yield Check("golden", cosine >= least, f"a cosine of at least {least:g}", f"{cosine:.6f}")
     if task == "rerank":
         expected, found = ranking(golden.outputs), ranking(outputs)
-        near = _NEAR_SCORES if rounded <= _MIN_COSINE["int8"] else 0.0
+        near = 0.0 if rounded == _MIN_COSINE["float32"] else _NEAR_SCORES
         yield Check("golden order", _same_order(golden.outputs, outputs, near), f"passages {expected}", str(found))
 
 
@@ -154,11 +154,16 @@ def ranking(scores: Sequence[Sequence[float]]) -> list[int]:
 
 
 def smallest_cosine(outputs: Sequence[Sequence[float]], golden: Sequence[Sequence[float]]) -> float:
-    """Return the smallest cosine of pairs of outputs; of outputs of one or two values, that of all of them together."""
-    pairs = list(zip(outputs, golden))
-    if all(len(output) <= 2 for output in outputs):
-        pairs = [([value for output in outputs for value in output], [value for output in golden for value in output])]
-    return min(_cosine(first, second) for first, second in pairs)
+    """Return the smallest cosine of pairs of outputs; of outputs of one or two values, that of all of them together.
+
+    These are scores, which count by how they differ: both are taken from the mean of the golden ones.
+    """
+    if any(len(output) > 2 for output in outputs):
+        return min(_cosine(first, second) for first, second in zip(outputs, golden))
+    right = [value for output in golden for value in output]
+    mean = math.fsum(right) / len(right)
+    found = [value - mean for output in outputs for value in output]
+    return _cosine(found, [value - mean for value in right])
 
 
 def _cosine(first: Sequence[float], second: Sequence[float]) -> float:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 from typing import Any
 
 _NEW_TOKENS = 16
 _CONTEXT_TOKENS = 512
+_ALL_LAYERS = 999
 _WHOLE_VOCABULARY = 1 << 20  # tokens; more than any has
 _LONGEST_OUTPUT = 1024  # values of one output that are kept; of a longer one, every n-th
 
@@ -37,7 +39,13 @@ class Model:
         parameters.model.path = os.path.join(job["directory"], job["weights"][0])
         parameters.n_ctx = _CONTEXT_TOKENS
         parameters.n_parallel = 1
-        parameters.n_gpu_layers = 999 if job["device"] == "cuda" else 0
+        if job["device"] == "cuda":
+            _require_gpu(xllamacpp.get_device_info())
+            parameters.n_gpu_layers = _ALL_LAYERS
+        else:
+            parameters.n_gpu_layers = 0
+        # It listens on a port of loopback, which other accounts reach as well.
+        parameters.api_keys = [secrets.token_hex()]
         parameters.warmup = False
         self.server = xllamacpp.Server(parameters)
         self.inputs: list[str] = job["inputs"]
@@ -72,9 +80,19 @@ class Model:
         return answer
 
 
+def _require_gpu(devices: list[dict[str, Any]]) -> None:
+    """Require that this build of llama.cpp can use a GPU: else it computes on the processor, and says nothing."""
+    if all(device["name"] == "CPU" for device in devices):
+        raise RuntimeError("this xllamacpp is built for processors alone, found a GPU; install a build for CUDA")
+
+
 def _values(tokens: list[dict[str, Any]]) -> list[float]:
-    """Return the tokens' values in the order of the vocabulary; of a long one an even share."""
+    """Return the tokens' values in the order of the vocabulary; of a long one an even share.
+
+    What all of them have in common says nothing about the input, and is left out.
+    """
     values = [float(token["logprob"]) for token in sorted(tokens, key=lambda token: int(token["id"]))]
     if not all(map(math.isfinite, values)):
         return [math.nan]
-    return [round(value, 7) for value in values[:: -(-len(values) // _LONGEST_OUTPUT)]]
+    mean = math.fsum(values) / len(values)
+    return [round(value - mean, 7) for value in values[:: -(-len(values) // _LONGEST_OUTPUT)]]

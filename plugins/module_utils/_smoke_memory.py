@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 import re
 import struct
@@ -26,6 +27,8 @@ _MIB = 1 << 20
 
 # Bytes per value, of all values alike.
 _PLAIN = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
+LONGEST_HEADER = 1 << 26  # bytes; some hundred thousand tensors
+
 _NF4_BLOCK = 64  # values with one scale of one byte: bitsandbytes quantizes the scales as well
 
 # Tensors of two dimensions that are no linear layers, or that bitsandbytes leaves alone.
@@ -110,6 +113,22 @@ def predict_memory(subject: Subject, dtype: str) -> int | None:
     return count_values(map(read_header, paths)).memory_mib(dtype)
 
 
+def parse_header(content: bytes) -> Mapping[str, object]:
+    """Return what a header says.
+
+    :raises ValueError: When it is none.
+    """
+    try:
+        header = json.loads(content)
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                math.prod(map(operator.index, tensor["shape"]))
+                str.upper(tensor["dtype"])
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return dict(header)
+
+
 def read_header(path: str) -> Mapping[str, object]:
     """Return the header of a safetensors file.
 
@@ -118,12 +137,9 @@ def read_header(path: str) -> Mapping[str, object]:
     try:
         with open(path, "rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        if not isinstance(header, dict):
-            raise ValueError
-    except (struct.error, ValueError, OverflowError, MemoryError, RecursionError):
+            return parse_header(stream.read(min(length, LONGEST_HEADER)))
+    except (struct.error, ValueError):
         raise ContentError(f"{path} has no safetensors header; verify it") from None
-    return header
 
 
 def choices(subject: Subject, dtypes: Sequence[str], available_mib: int | None) -> list[Choice]:

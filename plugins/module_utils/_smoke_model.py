@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,13 @@ _HEADS = {
     "LMHeadModel": "generation",
     "ForImageTextToText": "image_text",
 }
+
+
+# Without a head, or with one for training that an embedding does without.
+_BODIES = ("Model", "ForMaskedLM", "ForPreTraining")
+
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_GGUF_PART = re.compile(r"(.*)-\d{5}-of-\d{5}\.gguf")
 
 
 @dataclass(frozen=True)
@@ -51,20 +59,33 @@ def examine_model(name: str, directory: str, paths: Iterable[str], smoke: Smoke)
     """
     files = sorted(paths)
     gguf = [path for path in files if path.endswith(".gguf")]
-    engine = smoke.engine or ("llama_cpp" if gguf and "config.json" not in files else "transformers")
+    others = any(path.endswith((".safetensors", ".bin")) for path in files)
+    engine = smoke.engine or ("llama_cpp" if gguf and not others else "transformers")
     if engine == "llama_cpp":
         if not gguf:
             raise InvalidInput(f"{name}: engine llama_cpp needs a .gguf file, found {', '.join(files)}")
-        # A model in several parts is opened by its first one.
-        return Subject(name, directory, smoke.task or "generation", engine, tuple(gguf), None)
+        return Subject(name, directory, smoke.task or "generation", engine, _parts(gguf), None)
     if "config.json" not in files:
         raise InvalidInput(
             f"{name}: expected a config.json, which transformers loads a model by, found {', '.join(files)}; "
             "include it, or say why it is not tested with smoke: {skip: REASON}"
         )
     config = _read_config(name, os.path.join(directory, "config.json"))
-    weights = [path for path in files if path.endswith(".safetensors") and "/" not in path]
-    return Subject(name, directory, smoke.task or _task(name, config), engine, tuple(weights), _dtype(config))
+    return Subject(name, directory, smoke.task or _task(name, config), engine, weight_files(files), _dtype(config))
+
+
+def weight_files(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the files that transformers reads a model's weights from: the same are often there in one more layout."""
+    files = sorted(path for path in paths if path.endswith(".safetensors") and "/" not in path)
+    shards = tuple(path for path in files if _SHARD.fullmatch(path))
+    whole = ("model.safetensors",) if "model.safetensors" in files else ()
+    return whole or shards or tuple(files)
+
+
+def _parts(gguf: list[str]) -> tuple[str, ...]:
+    """Return the first model of several GGUF files, with all of its parts; it is opened by the first one."""
+    part = _GGUF_PART.fullmatch(gguf[0])
+    return tuple(path for path in gguf if part and path.startswith(part[1])) or (gguf[0],)
 
 
 def _read_config(name: str, path: str) -> Mapping[str, Any]:
@@ -83,13 +104,18 @@ def _task(name: str, config: Mapping[str, Any]) -> str:
         return "image_text"
     if config.get("is_encoder_decoder") is True:
         return "text2text"
-    architectures = config.get("architectures") or []
-    for architecture in architectures if isinstance(architectures, list) else []:
-        for ending, task in _HEADS.items():
-            if str(architecture).endswith(ending):
-                return task
+    named = config.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    for ending, task in _HEADS.items():
+        if architecture.endswith(ending):
+            return task
     if "model_type" not in config:
         raise InvalidInput(f"{name}: config.json names no model_type; name the task in its smoke test")
+    if architecture and not architecture.endswith(_BODIES):
+        raise InvalidInput(
+            f"{name}: config.json names {architecture}, whose head is none that is known here; name the task in its "
+            "smoke test, or say why it is not tested with smoke: {skip: REASON}"
+        )
     return "embedding"
 
 

@@ -94,7 +94,7 @@ class Model:
         """Return the logits of the token after the first ones of a text, taken as the beginning of its own answer."""
         tokens = self._tokens(text)
         given = [self.start, *tokens["input_ids"][0].tolist()[:NEW_TOKENS]]
-        return _values(self._next(tokens, self._infer(0, tokens), given))
+        return _logits(self._next(tokens, self._infer(0, tokens), given))
 
     def _embed(self, text: str) -> list[float]:
         tokens = self._tokens(text)
@@ -116,7 +116,7 @@ class Model:
             first = logits.copy() if first is None else first
             logits[self.end] = -math.inf  # as everywhere in the test, a text does not end early
             made.append(int(logits.argmax()))
-        return _values(first), str(self.tokenizer.decode(made[1:]))
+        return _logits(first), str(self.tokenizer.decode(made[1:]))
 
     def _next(self, tokens: dict[str, Any], states: Any, made: list[int]) -> Any:
         """Return the logits of the token after those that were made."""
@@ -147,6 +147,11 @@ def _read(directory: str, name: str) -> dict[str, Any]:
     with contextlib.suppress(FileNotFoundError), open(os.path.join(directory, name), encoding="utf-8") as stream:
         return dict(json.load(stream))
     return {}
+
+
+def _logits(array: Any) -> list[float]:
+    """Return logits without what all of them have in common, as for the model in its own format."""
+    return _values(array - array.mean())
 
 
 def _values(array: Any) -> list[float]:

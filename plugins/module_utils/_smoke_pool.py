@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _smoke_openvino, _smoke_worker
+from ._errors import ContentError
 from ._smoke_memory import Choice, choices
 from ._smoke_model import Subject
 from ._smoke_spec import Smoke
@@ -153,7 +154,11 @@ def _attempt(job: Job, device: Device, worker: WorkerProcess) -> list[Attempt]:
         available = int(bound) if available is None else min(available, int(bound))
     attempts: list[Attempt] = []
     tried = 0
-    for choice in choices(job.subject, job.dtypes(device), available):
+    try:
+        wanted = choices(job.subject, job.dtypes(device), available)
+    except ContentError as error:
+        return [Attempt(Choice(job.dtypes(device)[0], None, available), device.name, None, str(error), "error")]
+    for choice in wanted:
         if not choice.fits:
             failure = f"needs about {choice.predicted_mib} MiB for its weights, of {choice.available_mib} MiB"
             attempts.append(Attempt(choice, device.name, None, failure, "too_large"))

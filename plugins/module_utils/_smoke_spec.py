@@ -26,7 +26,8 @@ DEFAULT_INPUTS = (
     "def add(a, b):\n    return a + b",
     "Der Schlüssel liegt unter der Fußmatte, aber bitte niemandem verraten.",
 )
-_RERANK_INPUTS = ("What is the capital of France?", *(text for text in DEFAULT_INPUTS if not text.startswith("What")))
+_QUESTION, _ANSWER = "What is the capital of France?", "Paris is the capital and the largest city of France."
+_RERANK_INPUTS = (_QUESTION, _ANSWER, *(text for text in DEFAULT_INPUTS if text != _QUESTION))
 
 _LIMITS = ("load_seconds", "latency_p95_ms", "gpu_memory_mib", "min_tokens_per_second", "min_cosine")
 _KEYS = {"task", "engine", "inputs", "dtype", "expect", "limits", "timeout", "skip"}

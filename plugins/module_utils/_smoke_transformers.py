@@ -68,6 +68,9 @@ class Model:
             output_loading_info=True,
         )
         self.model.eval()
+        spilled = {"cpu", "disk"} & set(map(str, getattr(self.model, "hf_device_map", {}).values()))
+        if spilled and self.device == "cuda":
+            raise MemoryError(f"the GPUs have no room for all layers: some were put on {', '.join(sorted(spilled))}")
         self.loading = _problems(info)
         if _is_tied_unasked(self.model, directory):
             self.loading.setdefault("missing_keys", []).append("those of the head, for which the embedding was taken")
@@ -113,7 +116,7 @@ class Model:
         start = self.torch.tensor([[self.model.generation_config.decoder_start_token_id]])
         given = self.torch.cat([start.to(self.model.device), tokens["input_ids"][:, :NEW_TOKENS]], dim=1)
         with self.torch.inference_mode():
-            return _values(self.model(**tokens, decoder_input_ids=given).logits[0, -1])
+            return _logits(self.model(**tokens, decoder_input_ids=given).logits[0, -1])
 
     def _embed(self, text: str) -> list[float]:
         inputs = self._tokens(text)
@@ -143,7 +146,7 @@ class Model:
         broken = [step for step in made.logits if not bool(self.torch.isfinite(step).all())]
         logits = (broken or made.logits)[0][0]
         before = 0 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[-1]
-        return _values(logits), self.reader.decode(made.sequences[0][before:], skip_special_tokens=True)
+        return _logits(logits), self.reader.decode(made.sequences[0][before:], skip_special_tokens=True)
 
     def _tokens(self, *texts: str) -> Any:
         return self.reader(*texts, return_tensors="pt", truncation=True).to(self.model.device)
@@ -154,7 +157,8 @@ class Model:
 
         image = Image.radial_gradient("L").resize((_IMAGE_PIXELS, _IMAGE_PIXELS)).convert("RGB")
         if self.reader.chat_template:
-            content = [{"type": "image"}, {"type": "text", "text": text}]
+            # Templates read the one or the other.
+            content = [{"type": "image"}, {"type": "text", "text": text, "content": text}]
             text = self.reader.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         else:
             text = f"{self.reader.image_token}{text}"
@@ -216,6 +220,11 @@ def pools_first_token(directory: str) -> bool:
             return bool(json.load(stream).get("pooling_mode_cls_token"))
     except FileNotFoundError:
         return False
+
+
+def _logits(tensor: Any) -> list[float]:
+    """Return logits without what all of them have in common, which says nothing about the input."""
+    return _values(tensor.float() - tensor.float().mean())
 
 
 def _values(tensor: Any) -> list[float]:

@@ -28,7 +28,10 @@ from typing import Any, Callable, TextIO
 _PR_SET_PDEATHSIG = 1
 
 # What PyTorch, the operating system and C++ say.
-_NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|bad_alloc", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    "can't allocate memory|cannot allocate memory|bad_alloc|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
 
 Tell = Callable[[str], None]
 
@@ -62,6 +65,9 @@ def begin() -> TextIO:
     what the store has, and nothing else.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # When the host's memory runs out, it is this process that ends, and not what serves.
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
+        stream.write("1000")
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     # OpenVINO tells its maker of every import otherwise, and leaves files in the home directory for that.

@@ -114,7 +114,10 @@ class WorkerProcess:
                 return Answer(None, f"the process {self._death()} during {phase}", "crash")
             if "failed" in event:
                 failed = event["failed"]
-                return Answer(None, f"{phase}: {failed['error']}{self._complaint()}", failed["reason"])
+                answer = Answer(None, f"{phase}: {failed['error']}{self._complaint()}", failed["reason"])
+                # Whatever went wrong in there, on a GPU above all, does not reach the next job.
+                self._stop()
+                return answer
             if "measured" in event:
                 return Answer(event["measured"])
             phase = event["phase"]

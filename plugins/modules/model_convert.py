@@ -128,7 +128,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._convert_plan impo
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._derived import Derived
 from ansible_collections.gpufleet.models.plugins.module_utils._environments import installed_packages
-from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput, ModelsError
+from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput, ModelsError, PythonError
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
 from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import Model, parse_models, with_wishes
 from ansible_collections.gpufleet.models.plugins.module_utils._manifest import Manifest
@@ -169,7 +169,13 @@ class ConvertManager:
             generations = Generations(store)
             base = self._base(generations)
             models = tuple(with_wishes(base.models, self.locked))
-            wishes = self._wishes(models, generations.path(base.generation))
+            try:
+                wishes = self._wishes(models, generations.path(base.generation))
+            except PythonError as error:
+                # The environment may be what this run would bring.
+                if self.check_mode:
+                    return {"changed": True, "msg": f"cannot tell yet: {error}", "generation": None, "models": []}
+                raise
             plan = look(store, base, wishes, limit)
             if plan.use is not None:
                 return self._result(plan, wishes, plan.use, generations.manifest(plan.use).derived)

@@ -216,7 +216,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput, StoreError
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
-from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import parse_models, with_wishes
+from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import Model, parse_models, with_wishes
 from ansible_collections.gpufleet.models.plugins.module_utils._manifest import Manifest
 from ansible_collections.gpufleet.models.plugins.module_utils._module import ROOT_ARGUMENT, root_of, run_module
 from ansible_collections.gpufleet.models.plugins.module_utils._smoke import (
@@ -225,6 +225,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._smoke import (
     find_devices,
     has_driver,
     make_tests,
+    of_generation,
     run_tests,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._smoke_judge import Golden
@@ -254,17 +255,24 @@ class SmokeManager:
         with store:
             generations = Generations(store)
             manifest = self._manifest(generations)
-            devices, about = self._devices()
             result = {"changed": False, "generation": manifest.generation, "tested": False}
+            try:
+                devices, about = self._devices()
+            except InvalidInput as error:
+                # The environment, or the driver, may be what this run would bring.
+                if self.module.check_mode:
+                    return {**result, "failures": [], "models": [], "msg": f"cannot tell yet: {error}"}
+                raise
             if not devices:
                 return {**result, "failures": [], "models": [], "msg": f"nothing was tested: {about}"}
             models = with_wishes(manifest.models, self.locked)
-            tests = make_tests(models, generations.path(manifest.generation), self.golden, manifest.derived)
+            golden = self._golden(models)
+            tests = make_tests(models, generations.path(manifest.generation), golden, manifest.derived)
             digest = digest_of(tests, devices, self.venv)
             known = manifest.smoke
             if known and known["passed"] and known["digest"] == digest and not self.module.params["rerun"]:
                 msg = f"generation {manifest.generation} has passed this test at {known['at']}"
-                return {**result, "failures": [], "models": known["models"], "msg": msg}
+                return {**result, "failures": [], "models": self._shown(known["models"]), "msg": msg}
             if self.module.check_mode:
                 names = ", ".join(test.label for test in tests if test.job)
                 return {**result, "failures": [], "models": [], "msg": f"would test {names or 'nothing'} on {about}"}
@@ -279,6 +287,22 @@ class SmokeManager:
         if number is None:
             raise InvalidInput(f"{self.root} serves no generation; name one to test, or serve one first")
         return generations.manifest(number)
+
+    def _golden(self, models: list[Model]) -> list[Golden]:
+        """Return what to compare with. What is served may be older than the golden files, after a rollback for one."""
+        if self.module.params["generation"] is not None:
+            return self.golden
+        known = of_generation(self.golden, models)
+        for golden in self.golden:
+            if golden not in known:
+                self.module.warn(
+                    f"{golden.name} is not compared: its golden file is of another commit, {golden.commit}"
+                )
+        return known
+
+    def _shown(self, models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return outcomes as the result has them: the outputs are large."""
+        return models if self.module.params["outputs"] else [{**model, "golden": None} for model in models]
 
     def _devices(self) -> tuple[list[Device], str]:
         """Return what to compute on, and a sentence about it."""
@@ -297,7 +321,8 @@ class SmokeManager:
             "at": now,
             "digest": digest,
             "passed": all(outcome.ok for outcome in outcomes),
-            "models": [outcome.to_json(outputs=False) for outcome in outcomes],
+            # With the outputs: a host that is tested later is compared with this one.
+            "models": [outcome.to_json() for outcome in outcomes],
         }
         try:
             with store.writer("model_smoke", self.module.params["lock_timeout"], cancelled):
@@ -307,11 +332,10 @@ class SmokeManager:
 
     def _result(self, manifest: Manifest, outcomes: list[Outcome]) -> dict[str, Any]:
         failures = [failure for failure in map(Outcome.failure, outcomes) if failure is not None]
-        outputs: bool = self.module.params["outputs"]
         number = manifest.generation
         result: dict[str, Any] = {
             "failures": failures,
-            "models": [outcome.to_json(outputs) for outcome in outcomes],
+            "models": self._shown([outcome.to_json() for outcome in outcomes]),
             "msg": f"generation {number} computes as it must",
         }
         if failures:

@@ -122,7 +122,7 @@ def test_what_changes_an_entry(host: Host, hub: Hub, tiny_directory: Path, tmp_p
     for revision in ("release", "v1", other.id, "refs/heads/release"):
         host.ok(host.lock({**TINY, "revision": revision}))
         assert host.locked_models()[0]["commit"] == other.id
-    host.ok(host.lock({**TINY, "requires": {"gpus": 1}, "smoke": {"prompt": "ä"}, "revision": "v1"}))
+    host.ok(host.lock({**TINY, "requires": {"gpus": 1}, "smoke": {"inputs": ["ä"]}, "revision": "v1"}))
     assert host.locked_models()[0]["requires"] == {"gpus": 1}
     removed = host.ok(host.lock(BIG))
     assert {(model["name"], model["action"]) for model in removed.models} == {("big", "added"), ("tiny", "removed")}

@@ -121,6 +121,14 @@ def test_the_order_of_passages() -> None:
     assert failed({"outputs": scores}, Smoke(order=(2, 3, 1)), golden) == ["golden", "golden order"]
 
 
+def test_scores_count_by_how_they_differ() -> None:
+    """Two rerankers that give every passage nearly the same score agree about nothing."""
+    golden = replace(GOLDEN, task="rerank", outputs=((-11.02,), (-11.01,), (-10.99,)))
+    scores = [[-3.00], [-3.01], [-3.02]]
+    assert failed({"outputs": scores}, Smoke(order=(1, 2, 3)), golden) == ["golden", "golden order"]
+    assert failed({"outputs": golden.outputs}, Smoke(order=(3, 2, 1)), golden) == []
+
+
 def test_a_golden_file_says_what_it_was_made_from() -> None:
     assert Golden.parse("x", GOLDEN.to_json()) == GOLDEN
 

@@ -73,7 +73,12 @@ def test_what_fits(predicted: int, available: int | None, fits: bool) -> None:
     assert Choice("int8", predicted, available).fits == fits
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 8, struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 9) + b"{"])
+NO_HEADERS = [b"[]", b"{", b'{"a": {}}', b'{"a": {"shape": "x", "dtype": "F32"}}', b'{"a": {"shape": [1], "dtype": 1}}']
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 8, *(struct.pack("<Q", len(header)) + header for header in NO_HEADERS)]
+)
 def test_a_file_without_a_header(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
     subject = Subject("x", str(tmp_path), "embedding", "transformers", ("x.safetensors",), None)

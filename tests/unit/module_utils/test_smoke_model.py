@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput
-from ansible_collections.gpufleet.models.plugins.module_utils._smoke_model import Subject, examine_model
+from ansible_collections.gpufleet.models.plugins.module_utils._smoke_model import Subject, examine_model, weight_files
 from ansible_collections.gpufleet.models.plugins.module_utils._smoke_spec import Smoke
 
 FILES = ["config.json", "model.safetensors", "onnx/model.safetensors", "tokenizer.json"]
@@ -76,13 +76,43 @@ def test_gguf(tmp_path: Path) -> None:
     assert subject == Subject("law", str(tmp_path), "generation", "llama_cpp", ("law.Q4_0.gguf",), None)
 
 
+@pytest.mark.parametrize(
+    ("files", "weights"),
+    [
+        (["model.safetensors", "consolidated.safetensors"], ("model.safetensors",)),
+        (
+            ["consolidated.safetensors", "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"],
+            ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+        ),
+        (["other.safetensors", "onnx/model.safetensors"], ("other.safetensors",)),
+        (["pytorch_model.bin"], ()),
+    ],
+)
+def test_weights_in_two_layouts_count_once(files: list[str], weights: tuple[str, ...]) -> None:
+    assert weight_files(files) == weights
+
+
+def test_one_of_several_gguf_files(tmp_path: Path) -> None:
+    files = ["law.Q4_0-00001-of-00002.gguf", "law.Q4_0-00002-of-00002.gguf", "law.Q8_0.gguf", "config.json"]
+    subject = examine_model("law", str(tmp_path), files, Smoke())
+    assert (subject.engine, subject.weights) == ("llama_cpp", tuple(files[:2]))
+    assert examine_model("law", str(tmp_path), files[2:], Smoke()).weights == ("law.Q8_0.gguf",)
+
+
+def test_a_head_that_is_not_known_is_not_left_out(tmp_path: Path) -> None:
+    config = {"model_type": "bert", "architectures": ["BertForTokenClassification"]}
+    with pytest.raises(InvalidInput, match="names BertForTokenClassification, whose head is none that is known here"):
+        examine(tmp_path, config)
+    assert examine(tmp_path, config, Smoke(task="embedding")).task == "embedding"
+
+
 def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"tiny: expected a config.json, .* found params.json; include it, or say"):
         examine_model("tiny", str(tmp_path), ["params.json"], Smoke())
     with pytest.raises(InvalidInput, match=r"tiny: engine llama_cpp needs a .gguf file, found config.json"):
         examine_model("tiny", str(tmp_path), ["config.json"], Smoke(engine="llama_cpp"))
     with pytest.raises(InvalidInput, match="names no model_type"):
-        examine(tmp_path, {"architectures": "BertModel"})
+        examine(tmp_path, {"architectures": ["BertModel"]})
     with pytest.raises(InvalidInput, match="expected a mapping"):
         examine(tmp_path, [])
     (tmp_path / "config.json").write_text("{", encoding="utf-8")

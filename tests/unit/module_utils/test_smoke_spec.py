@@ -40,7 +40,8 @@ def test_everything_that_can_be_said() -> None:
 def test_nothing_said_is_a_test_with_every_default() -> None:
     assert parse_smoke("smoke", None) == parse_smoke("smoke", {}) == Smoke()
     assert Smoke().inputs_for("embedding") == DEFAULT_INPUTS
-    assert len(Smoke().inputs_for("rerank")) == len(DEFAULT_INPUTS)
+    # The query, a passage that answers it, and others that do not.
+    assert len(Smoke().inputs_for("rerank")) == len(DEFAULT_INPUTS) + 1
     assert Smoke(inputs=("a",)).inputs_for("rerank") == ("a",)
 
 
