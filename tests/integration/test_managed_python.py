@@ -37,7 +37,10 @@ def pack_python(directory: Path) -> Path:
 
     def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         parts = Path(entry.name).parts
-        return None if LEFT_OUT.intersection(parts) or any(part.startswith("config-") for part in parts) else entry
+        # A distribution's Python has links to its configuration in /etc, which uv does not unpack.
+        outside = entry.issym() and entry.linkname.startswith("/")
+        left_out = LEFT_OUT.intersection(parts) or any(part.startswith("config-") for part in parts)
+        return None if outside or left_out else entry
 
     archive = directory / "python.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:

@@ -130,7 +130,9 @@ def test_what_minilm_puts_out(host: SmokeHost, models: dict[str, Path]) -> None:
     assert host.passes(golden=[golden])
     golden["outputs"][3] = golden["outputs"][4]
     assert_sentence(host.smoke(golden=[golden]), f"{MINILM}: golden: expected a cosine of at least 0.99999, found 0.")
-    assert_sentence(host.smoke(golden=[{**golden, "commit": "0" * 40}]), "is of commit 000", "the generation has", "again")
+    assert_sentence(
+        host.smoke(golden=[{**golden, "commit": "0" * 40}]), "is of commit 000", "the generation has", "again"
+    )
     assert_sentence(host.smoke(golden=[{**golden, "task": "rerank"}]), "for another task or other inputs")
 
 
