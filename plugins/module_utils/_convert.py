@@ -10,7 +10,6 @@ import errno
 import json
 import math
 import os
-import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +28,7 @@ from ._ledger import Ledger
 from ._lockfile import File, Model
 from ._manifest import Manifest
 from ._plan import no_space
-from ._process import Ended, Limit, run_program
+from ._process import Ended, Limit, describe_end, run_program
 from ._smoke_judge import min_cosine, smallest_cosine
 from ._smoke_spec import Smoke
 from ._store import Store
@@ -171,9 +170,7 @@ def _converted(name: str, ended: Ended, path: str) -> dict[str, Any]:
     try:
         event: dict[str, Any] = json.loads(ended.output)
     except ValueError:
-        how = f"ended with status {ended.status}"
-        if ended.status < 0:
-            how = f"was ended by {signal.Signals(-ended.status).name}"
+        how = describe_end(ended.status)
         said = " ".join(ended.errors.split())[-300:]
         raise PythonError(f"{name}: the process that converts it {how} ({said or 'it said nothing'})") from None
     if "converted" in event:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ._cuda import Driver, driver_problem
 from ._errors import PythonError
-from ._process import Limit, run_program
+from ._process import Limit, run_program, status_name
 
 # Runs in the environment. What modules print goes elsewhere, and a crash leaves the name of the one that crashed.
 _SCRIPT = """
@@ -73,7 +72,9 @@ def try_environment(
         raise PythonError(f"import {last['failed']} failed with {_one_line(last['error'])}")
     if "done" not in last:
         where = f"import {last['importing']}" if "importing" in last else python
-        raise PythonError(f"{where} ended with {_status(ended.status)}: {_one_line(ended.errors) or 'it said nothing'}")
+        raise PythonError(
+            f"{where} ended with {status_name(ended.status)}: {_one_line(ended.errors) or 'it said nothing'}"
+        )
     told = next((event for event in events if "available" in event), None)
     if torch_cuda is None or driver is None or told is None:
         return
@@ -96,13 +97,6 @@ def _events(output: str) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             events.append(json.loads(line))
     return events
-
-
-def _status(status: int) -> str:
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-status).name
-    return f"status {status}"
 
 
 def _one_line(text: str) -> str:

@@ -57,6 +57,20 @@ class Ended:
     errors: str
 
 
+def status_name(status: int) -> str:
+    """Return the name of the signal that ended a program, or ``status 3`` for one that ended by itself."""
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-status).name
+    return f"status {status}"
+
+
+def describe_end(status: int) -> str:
+    """Return how a process ended: ``was ended by SIGSEGV``, or ``ended with status 3``."""
+    name = status_name(status)
+    return f"was ended by {name}" if name.startswith("SIG") else f"ended with {name}"
+
+
 def run_program(
     command: Sequence[str],
     environ: Mapping[str, str],

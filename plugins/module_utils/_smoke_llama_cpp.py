@@ -11,11 +11,11 @@ import os
 import secrets
 from typing import Any
 
-_NEW_TOKENS = 16
+from ._smoke_transformers import LONGEST_OUTPUT, NEW_TOKENS
+
 _CONTEXT_TOKENS = 512
 _ALL_LAYERS = 999
 _WHOLE_VOCABULARY = 1 << 20  # tokens; more than any has
-_LONGEST_OUTPUT = 1024  # values of one output that are kept; of a longer one, every n-th
 
 
 def prepare(_job: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Model:
         request = {
             "prompt": text,
             "temperature": 0,
-            "n_predict": _NEW_TOKENS,
+            "n_predict": NEW_TOKENS,
             "ignore_eos": True,
             "cache_prompt": False,
         }
@@ -95,4 +95,4 @@ def _values(tokens: list[dict[str, Any]]) -> list[float]:
     if not all(map(math.isfinite, values)):
         return [math.nan]
     mean = math.fsum(values) / len(values)
-    return [round(value - mean, 7) for value in values[:: -(-len(values) // _LONGEST_OUTPUT)]]
+    return [round(value - mean, 7) for value in values[:: -(-len(values) // LONGEST_OUTPUT)]]

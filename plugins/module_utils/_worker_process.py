@@ -22,6 +22,7 @@ from typing import IO, Any, cast
 
 from ._blocks import check_cancelled
 from ._errors import InvalidInput
+from ._process import describe_end
 
 _PATIENCE = 0.1  # seconds until a signal is noticed
 _DYING = 10.0  # seconds that a killed process has; a driver that hangs keeps hold of it for ever
@@ -166,10 +167,7 @@ class WorkerProcess:
             status = process.wait(_DYING)
         except subprocess.TimeoutExpired:
             return "does not come to its end"
-        how = f"ended with status {status}"
-        if status < 0:
-            with contextlib.suppress(ValueError):
-                how = f"was ended by {signal.Signals(-status).name}"
+        how = describe_end(status)
         said = " ".join(self._output().split())
         return f"{how} ({said[-300:]})" if said else how
 
