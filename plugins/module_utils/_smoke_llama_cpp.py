@@ -49,6 +49,9 @@ class Model:
         parameters.warmup = False
         self.server = xllamacpp.Server(parameters)
         self.inputs: list[str] = job["inputs"]
+        # It returns before its own thread serves, and waits for ever when it is given up before that. Besides, what is
+        # mapped into memory is loaded only when it is read.
+        self._complete(self.inputs[0], n_predict=1)
 
     def run(self, inputs: list[str]) -> tuple[list[list[float]], list[str]]:
         """Return the first new token's log-probabilities for each input, and the texts."""

@@ -38,7 +38,13 @@ class SmokeHost(Host):
             if f"acme/{source.name}" not in self.hub.repositories:
                 self.hub.add_repo(f"acme/{source.name}", source)
         catalog = [
-            {"name": source.name, "repo_id": f"acme/{source.name}", "allow_code": True, "smoke": smoke}
+            {
+                "name": source.name,
+                "repo_id": f"acme/{source.name}",
+                "allow_code": True,
+                # Less than a test waits for: what hangs is named.
+                "smoke": {"timeout": 120, **smoke},
+            }
             for source in sources
         ]
         self.ok(self.lock(*catalog))
