@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,6 +28,8 @@ from ._smoke_spec import Smoke, parse_smoke
 
 # Counts up when a test looks at more, or otherwise: what was passed before is tested again.
 _RECIPE = 1
+
+_LONGEST_NAME = 80  # characters of a process's name in a message
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,16 @@ def find_devices(venv: str) -> tuple[list[Device], str]:
     devices = []
     for gpu, part in working_parts(facts):
         free = part["memory"] and part["memory"]["free_mib"]
-        devices.append(Device((part["uuid"],), f"GPU {gpu['index']} ({part['name']})", free))
+        name = f"GPU {gpu['index']} ({part['name']})"
+        devices.append(Device((part["uuid"],), name, free, tuple(map(_user, gpu["processes"] or ()))))
     return devices, describe(facts)
+
+
+def _user(process: Mapping[str, Any]) -> str:
+    """Return what to call a process that uses a GPU; its name is whatever it gave itself."""
+    name = " ".join((process["name"] or "").split())[:_LONGEST_NAME]
+    memory = "" if process["memory_mib"] is None else f" with {process['memory_mib']} MiB"
+    return f"{name or 'a process'} (pid {process['pid']}){memory}"
 
 
 def has_driver() -> bool:

@@ -5,7 +5,8 @@
 """The device memory that a model will take, predicted from its files, and the choice of a type that fits.
 
 The arithmetic of quantized weights is that of bitsandbytes: linear layers are quantized, everything else keeps two
-bytes per value. It gives what the weights take; context, cache and activations come on top.
+bytes per value. What a repository has quantized already, as AWQ, GPTQ and FP8 do, is loaded as it is stored. It gives
+what the weights take; context, cache and activations come on top.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ _MIB = 1 << 20
 
 # Bytes per value, of all values alike.
 _PLAIN = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
+
+# The types of safetensors that become the type that is asked for when they are loaded; all others stay as they are.
+_FLOATS = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_BITS = re.compile(r"[A-Z]+(\d+)")  # "F8_E4M3"; only BOOL has no number
+
 LONGEST_HEADER = 1 << 26  # bytes; some hundred thousand tensors
 
 _NF4_BLOCK = 64  # values with one scale of one byte: bitsandbytes quantizes the scales as well
@@ -42,11 +48,13 @@ class Weights:
     :ivar linear: Those of linear layers.
     :ivar rows: The rows of these.
     :ivar other: All other values.
+    :ivar packed: The bytes of tensors that are loaded as they are stored.
     """
 
     linear: int = 0
     rows: int = 0
     other: int = 0
+    packed: int = 0
 
     def memory_mib(self, dtype: str) -> int:
         """Return what they take, in MiB."""
@@ -56,7 +64,7 @@ class Weights:
             size = self.linear / 2 + self.linear / _NF4_BLOCK + 2 * self.other
         else:
             size = _PLAIN[dtype] * (self.linear + self.other)
-        return math.ceil(size / _MIB)
+        return math.ceil((size + self.packed) / _MIB)
 
 
 @dataclass(frozen=True)
@@ -78,29 +86,31 @@ def count_values(headers: Iterable[Mapping[str, object]]) -> Weights:
 
     :param headers: The headers of all of a model's files.
     """
-    linear = rows = other = 0
+    linear = rows = other = packed = 0
     for header in headers:
         for name, tensor in header.items():
             if name == "__metadata__" or not isinstance(tensor, Mapping):
                 continue
             shape = tensor["shape"]
             values = math.prod(shape)
-            if len(shape) == 2 and not _NOT_LINEAR.search(name):
+            if tensor["dtype"] not in _FLOATS:
+                bits = _BITS.match(tensor["dtype"])
+                packed += values * int(bits[1] if bits else 8) // 8
+            elif len(shape) == 2 and not _NOT_LINEAR.search(name):
                 linear, rows = linear + values, rows + shape[0]
             else:
                 other += values
-    return Weights(linear, rows, other)
+    return Weights(linear, rows, other, packed)
 
 
 def stored_dtype(headers: Iterable[Mapping[str, object]]) -> str:
-    """Return the type that most values of safetensors headers have; float32 for one that is none of ours."""
+    """Return the type that most values of safetensors headers have, of those that are not packed."""
     values: dict[str, int] = defaultdict(int)
     for header in headers:
         for name, tensor in header.items():
-            if name != "__metadata__" and isinstance(tensor, Mapping):
-                values[tensor["dtype"]] += math.prod(tensor["shape"])
-    most = max(values, key=lambda dtype: values[dtype], default="F32")
-    return {"BF16": "bfloat16", "F16": "float16"}.get(most, "float32")
+            if name != "__metadata__" and isinstance(tensor, Mapping) and tensor["dtype"] in _FLOATS:
+                values[_FLOATS[tensor["dtype"]]] += math.prod(tensor["shape"])
+    return max(values, key=lambda dtype: values[dtype], default="float32")
 
 
 def predict_memory(subject: Subject, dtype: str) -> int | None:

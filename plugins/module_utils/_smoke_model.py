@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._errors import InvalidInput
-from ._smoke_spec import Smoke
+from ._smoke_spec import QUANTIZED, Smoke
 
 # What the last part of an architecture's name says about its task.
 _HEADS = {
@@ -71,7 +71,20 @@ def examine_model(name: str, directory: str, paths: Iterable[str], smoke: Smoke)
             "include it, or say why it is not tested with smoke: {skip: REASON}"
         )
     config = _read_config(name, os.path.join(directory, "config.json"))
+    _refuse_second_quantization(name, config, smoke)
     return Subject(name, directory, smoke.task or _task(name, config), engine, weight_files(files), _dtype(config))
+
+
+def _refuse_second_quantization(name: str, config: Mapping[str, Any], smoke: Smoke) -> None:
+    """Require that weights which are quantized in their files are loaded as they are."""
+    quantized = config.get("quantization_config")
+    made = [dtype for dtype in smoke.dtypes if dtype in QUANTIZED]
+    if made and isinstance(quantized, Mapping):
+        method = quantized.get("quant_method", "a method that it does not name")
+        raise InvalidInput(
+            f"{name}: smoke.dtype asks for {', '.join(made)}, but config.json says that its weights are quantized "
+            f"already, by {method}; name float16 or bfloat16, the type that it computes in"
+        )
 
 
 def weight_files(paths: Iterable[str]) -> tuple[str, ...]:

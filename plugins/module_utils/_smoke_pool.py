@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _smoke_openvino, _smoke_worker
@@ -19,6 +19,7 @@ from ._smoke_model import Subject
 from ._smoke_spec import Smoke
 from ._worker_process import WorkerProcess, interpreter_of
 
+_NAMED = 5  # processes in a message
 _FALLBACKS = 2  # types that are tried after the first one, when memory runs out
 
 
@@ -28,12 +29,31 @@ class Device:
 
     :ivar uuids: GPUs, or MIG devices; none is the CPU.
     :ivar name: What people call it.
-    :ivar free_mib: The memory that is free on each of them, where that is known.
+    :ivar free_mib: The memory that is free on all of them together, where that is known.
+    :ivar users: The processes that use them, as a message names them.
     """
 
     uuids: tuple[str, ...] = ()
     name: str = "CPU"
     free_mib: int | None = None
+    users: tuple[str, ...] = ()
+
+    def available_mib(self, most: float | None) -> int | None:
+        """Return the memory that a model may take.
+
+        :param most: What it may take of each GPU by its limits, in MiB.
+        """
+        if most is None or not self.uuids:
+            return self.free_mib
+        bound = int(most) * len(self.uuids)
+        return bound if self.free_mib is None else min(self.free_mib, bound)
+
+    def named_users(self) -> str:
+        """Return who else uses its memory, to be added to a sentence."""
+        if not self.users:
+            return ""
+        more = f" and {len(self.users) - _NAMED} more" if len(self.users) > _NAMED else ""
+        return f"; its memory is used by {', '.join(self.users[:_NAMED])}{more}"
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,7 @@ class Job:
             "dtype": choice.dtype,
             "device": "cuda" if device.uuids else "cpu",
             "gpus": len(device.uuids),
+            "gpu_memory_mib": self.smoke.limits.get("gpu_memory_mib"),
         }
 
 
@@ -109,7 +130,8 @@ def run_jobs(
 def _joined(devices: Sequence[Device]) -> Device:
     free = [device.free_mib for device in devices if device.free_mib is not None]
     uuids = tuple(uuid for device in devices for uuid in device.uuids)
-    return Device(uuids, f"{len(devices)} x {devices[0].name}", sum(free) if len(free) == len(devices) else None)
+    users = tuple(user for device in devices for user in device.users)
+    return Device(uuids, f"{len(devices)} x {devices[0].name}", sum(free) if len(free) == len(devices) else None, users)
 
 
 def _share_out(
@@ -148,10 +170,7 @@ def _share_out(
 
 def _attempt(job: Job, device: Device, worker: WorkerProcess) -> list[Attempt]:
     """Try the types in order of preference: the first that fits, and after it others, if its memory ran out."""
-    available = device.free_mib
-    bound = job.smoke.limits.get("gpu_memory_mib")
-    if device.uuids and bound is not None:
-        available = int(bound) if available is None else min(available, int(bound))
+    available = device.available_mib(job.smoke.limits.get("gpu_memory_mib"))
     attempts: list[Attempt] = []
     tried = 0
     try:
@@ -168,4 +187,7 @@ def _attempt(job: Job, device: Device, worker: WorkerProcess) -> list[Attempt]:
         tried += 1
         if attempts[-1].reason != "out_of_memory" or tried > _FALLBACKS:
             break
+    # Not where the limit left less than they did.
+    if attempts[-1].reason in ("too_large", "out_of_memory") and available == device.free_mib:
+        attempts[-1] = replace(attempts[-1], failure=f"{attempts[-1].failure}{device.named_users()}")
     return attempts

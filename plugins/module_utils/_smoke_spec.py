@@ -15,7 +15,8 @@ from ._lockfile import check_mapping, is_count, require_keys, unexpected
 
 TASKS = ("embedding", "rerank", "text2text", "generation", "image_text")
 ENGINES = ("transformers", "llama_cpp", "openvino")
-DTYPES = ("float32", "float16", "bfloat16", "int8", "nf4")
+QUANTIZED = ("int8", "nf4")  # what bitsandbytes makes while loading
+DTYPES = ("float32", "float16", "bfloat16", *QUANTIZED)
 
 # Languages, lengths, figures and program text: one text alone hides a broken layer. For rerank, the first is the query.
 DEFAULT_INPUTS = (

@@ -10,6 +10,8 @@ import json
 import os
 from typing import Any
 
+from ._smoke_spec import QUANTIZED
+
 NEW_TOKENS = 16
 LONGEST_OUTPUT = 1024  # values of one output that are kept; of a longer one, every n-th
 _IMAGE_PIXELS = 224
@@ -169,17 +171,19 @@ class Model:
 def _place(job: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that have a model loaded where it computes. On a CPU only bitsandbytes has to be told."""
     if job["gpus"] > 1:
-        return {"device_map": "auto"}
+        most = job["gpu_memory_mib"]
+        bound = {} if most is None else {"max_memory": {gpu: f"{int(most)}MiB" for gpu in range(job["gpus"])}}
+        return {"device_map": "auto", **bound}
     if job["device"] == "cuda":
         return {"device_map": {"": 0}}
-    return {"device_map": {"": "cpu"}} if job["dtype"] in ("int8", "nf4") else {}
+    return {"device_map": {"": "cpu"}} if job["dtype"] in QUANTIZED else {}
 
 
 def _types(job: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that have a model loaded with the wanted type."""
     import torch
 
-    if job["dtype"] not in ("int8", "nf4"):
+    if job["dtype"] not in QUANTIZED:
         return {"dtype": getattr(torch, job["dtype"])}
     from transformers import BitsAndBytesConfig
 

@@ -14,6 +14,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Callable
 
 from . import _smoke_llama_cpp, _smoke_openvino, _smoke_transformers
@@ -36,13 +37,14 @@ def main() -> None:
 def measure(job: dict[str, Any], phase: Tell) -> dict[str, Any]:
     """Load a model twice and run it, and return what was seen.
 
-    :param job: ``engine``, ``task``, ``directory``, ``weights``, ``inputs``, ``dtype``, ``device`` and ``gpus``.
+    :param job: ``engine``, ``task``, ``directory``, ``weights``, ``inputs``, ``dtype``, ``device``, ``gpus`` and
+        ``gpu_memory_mib``.
     :param phase: Is told what is done.
     """
     phase("import")
     engine: Any = _ENGINES[job["engine"]]
     engine.prepare(job)
-    device = _Device(job["device"])
+    device = Device(job)
     phase("load")
     _drop_from_memory(os.path.join(job["directory"], path) for path in job["weights"])
     cold, model = _timed(lambda: engine.Model(job))
@@ -81,7 +83,7 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - begun, result
 
 
-def _latencies(model: Any, device: _Device) -> tuple[list[float], int]:
+def _latencies(model: Any, device: Device) -> tuple[list[float], int]:
     """Return the seconds of several calls with one input, and how many tokens they made together."""
     latencies: list[float] = []
     tokens = 0
@@ -104,22 +106,35 @@ def _difference(outputs: list[list[float]], repeated: list[list[float]]) -> floa
     return max((abs(first - second) for first, second in pairs), default=0.0)
 
 
-class _Device:
-    """The device that the models run on: ``cpu``, or ``cuda`` for the only GPU that this process sees."""
+class Device:
+    """The device that a job's model runs on: the processor, or the GPUs that this process sees."""
 
-    def __init__(self, name: str) -> None:
-        self.torch = sys.modules.get("torch") if name == "cuda" else None
-        if self.torch is not None:
-            self.torch.cuda.reset_peak_memory_stats()
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        """Bound the memory that torch takes of each GPU from now on; llama.cpp takes its own, without a bound."""
+        self.torch = sys.modules.get("torch") if job["device"] == "cuda" else None
+        self.gpus = range(job["gpus"])
+        if self.torch is None:
+            return
+        cuda = self.torch.cuda
+        cuda.init()
+        for gpu in self.gpus:
+            total = cuda.get_device_properties(gpu).total_memory
+            most = total if job["gpu_memory_mib"] is None else job["gpu_memory_mib"] * _MIB
+            # The bound of the job before counts until there is another one.
+            cuda.set_per_process_memory_fraction(min(1.0, most / total), gpu)
+            cuda.reset_peak_memory_stats(gpu)
 
     def synchronize(self) -> None:
         """Wait until everything that was asked for is computed."""
         if self.torch is not None:
-            self.torch.cuda.synchronize()
+            for gpu in self.gpus:
+                self.torch.cuda.synchronize(gpu)
 
     def peak_memory_mib(self) -> int | None:
-        """Return the most memory that was taken since the model was loaded, in MiB."""
-        return None if self.torch is None else self.torch.cuda.max_memory_reserved() // _MIB
+        """Return the most memory that was taken of a GPU since the model was loaded, in MiB."""
+        if self.torch is None:
+            return None
+        return max(int(self.torch.cuda.max_memory_reserved(gpu)) for gpu in self.gpus) // _MIB
 
     @contextlib.contextmanager
     def watched(self) -> Any:
@@ -142,9 +157,9 @@ def _sample_utilization(samples: list[int], done: threading.Event) -> None:
 
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(os.environ["CUDA_VISIBLE_DEVICES"])
+        gpus = [pynvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
         while not done.wait(_SAMPLE_SECONDS):
-            samples.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+            samples.extend(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu for gpu in gpus)
     except pynvml.NVMLError:  # a MIG device does not tell it
         return
 

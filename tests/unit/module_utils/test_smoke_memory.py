@@ -19,6 +19,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._smoke_memory impo
     choices,
     count_values,
     predict_memory,
+    stored_dtype,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._smoke_model import Subject
 
@@ -43,6 +44,41 @@ def test_memory_by_type(dtype: str, mib: int) -> None:
     """As bitsandbytes has it: a byte or half of one for each value of a linear layer, and its scales."""
     million = 1 << 20
     assert Weights(linear=600 * million, rows=million, other=400 * million).memory_mib(dtype) == mib
+
+
+# As AutoAWQ, GPTQModel, llm-compressor and bitsandbytes store a layer of 512 x 512, and a norm that stays as it is.
+NORM = {"dtype": "F16", "shape": [512]}
+PACKED: dict[str, dict[str, Any]] = {
+    "awq": {
+        "up.qweight": {"dtype": "I32", "shape": [512, 64]},
+        "up.qzeros": {"dtype": "I32", "shape": [4, 64]},
+        "up.scales": {"dtype": "F16", "shape": [4, 512]},
+    },
+    "fp8": {
+        "up.weight": {"dtype": "F8_E4M3", "shape": [512, 512]},
+        "up.weight_scale": {"dtype": "BF16", "shape": [512, 1]},
+    },
+    "bitsandbytes": {"up.weight": {"dtype": "U8", "shape": [131072, 1]}, "up.known": {"dtype": "BOOL", "shape": [8]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "packed", "values"),
+    [("awq", 4 * (512 * 64 + 4 * 64), 4 * 512), ("fp8", 512 * 512, 512), ("bitsandbytes", 131072 + 8, 0)],
+)
+def test_what_is_quantized_already_is_loaded_as_it_is_stored(kind: str, packed: int, values: int) -> None:
+    weights = count_values([{**PACKED[kind], "norm.weight": NORM}])
+    assert weights.packed == packed
+    assert weights.linear + weights.other == values + 512
+    many = [PACKED[kind]] * 4096
+    assert count_values(many).memory_mib("bfloat16") == -(-4096 * (packed + 2 * values) // (1 << 20))
+    assert count_values(many).memory_mib("float32") == -(-4096 * (packed + 4 * values) // (1 << 20))
+
+
+def test_the_type_that_it_computes_in_is_none_of_the_packed_ones() -> None:
+    assert stored_dtype([PACKED["awq"]]) == "float16"
+    assert stored_dtype([PACKED["fp8"]]) == "bfloat16"
+    assert stored_dtype([PACKED["bitsandbytes"]]) == "float32"
 
 
 def write(path: Path, header: object) -> None:

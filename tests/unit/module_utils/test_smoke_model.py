@@ -118,3 +118,12 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(InvalidInput, match=r"config\.json is not valid JSON"):
         examine_model("tiny", str(tmp_path), FILES, Smoke())
+
+
+AWQ = {"model_type": "llama", "dtype": "float16", "quantization_config": {"quant_method": "awq", "bits": 4}}
+
+
+def test_what_is_quantized_is_not_quantized_again(tmp_path: Path) -> None:
+    assert examine(tmp_path, AWQ, Smoke(dtypes=("float16",))).dtype == "float16"
+    with pytest.raises(InvalidInput, match=r"^tiny: smoke.dtype asks for int8, nf4, but .* already, by awq; name "):
+        examine(tmp_path, AWQ, Smoke(dtypes=("float16", "int8", "nf4")))
