@@ -52,7 +52,7 @@ lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments, shellche
 	yamllint --strict .
 	ansible-lint
 	antsibull-changelog lint
-	shellcheck $$(git ls-files -co --exclude-standard -- '*.sh' .ci/run)
+	shellcheck $$(git ls-files -co --exclude-standard -- '*.sh' .ci/run tests/gpu/run)
 
 sanity: setup ## ansible-test sanity, all tests, no ignore file
 	python tests/tools/sanity.py

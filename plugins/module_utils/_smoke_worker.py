@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 import resource
@@ -24,8 +25,10 @@ _ENGINES = {"llama_cpp": _smoke_llama_cpp, "openvino": _smoke_openvino, "transfo
 
 _MIB = 1 << 20
 
-_CALLS = 20  # calls that latency is measured with at most,
-_CALLS_SECONDS = 1.0  # and seconds after which no further one begins
+# Calls that latency is measured with: as many as begin within these seconds, but no fewer, and no more on a processor.
+_FEWEST_CALLS, _MOST_CALLS = 3, 20
+_CALLS_SECONDS = 0.25
+_CALLS_SECONDS_GPU = 1.0  # its utilization is told that slowly
 _SAMPLE_SECONDS = 0.05
 
 
@@ -43,7 +46,8 @@ def measure(job: dict[str, Any], phase: Tell) -> dict[str, Any]:
     """
     phase("import")
     engine: Any = _ENGINES[job["engine"]]
-    engine.prepare(job)
+    with _without_collection():
+        engine.prepare(job)
     device = Device(job)
     phase("load")
     _drop_from_memory(os.path.join(job["directory"], path) for path in job["weights"])
@@ -62,7 +66,7 @@ def measure(job: dict[str, Any], phase: Tell) -> dict[str, Any]:
         "largest_difference": _difference(outputs, repeated),
         "latency_ms": {
             "median": round(statistics.median(latencies) * 1000, 3),
-            "p95": round(sorted(latencies)[int(0.95 * (len(latencies) - 1))] * 1000, 3),
+            "p95": round(percentile(latencies, 95) * 1000, 3),
         },
         "tokens_per_second": round(tokens / sum(latencies), 2) if tokens else None,
         "gpu_memory_mib": device.peak_memory_mib(),
@@ -77,6 +81,20 @@ def measure(job: dict[str, Any], phase: Tell) -> dict[str, Any]:
     return {**seen, "load_seconds": {"cold": round(cold, 3), "warm": round(warm, 3)}}
 
 
+@contextlib.contextmanager
+def _without_collection() -> Any:
+    """Let imports make their objects without a search for garbage, and no later one look through them.
+
+    Libraries make a million objects that stay: each search, of which every model takes some, would cost 0.2 s.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     begun = time.perf_counter()
     result = work()
@@ -88,14 +106,20 @@ def _latencies(model: Any, device: Device) -> tuple[list[float], int]:
     latencies: list[float] = []
     tokens = 0
     model.call()
-    end = time.monotonic() + _CALLS_SECONDS
-    while len(latencies) < _CALLS and (not latencies or time.monotonic() < end):
+    on_gpu = device.torch is not None
+    end = time.monotonic() + (_CALLS_SECONDS_GPU if on_gpu else _CALLS_SECONDS)
+    while len(latencies) < _FEWEST_CALLS or (time.monotonic() < end and (on_gpu or len(latencies) < _MOST_CALLS)):
         device.synchronize()
         begun = time.perf_counter()
         tokens += model.call()
         device.synchronize()
         latencies.append(time.perf_counter() - begun)
     return latencies, tokens
+
+
+def percentile(values: list[float], share: int) -> float:
+    """Return the least value that so many per cent of all do not exceed."""
+    return sorted(values)[-(-share * len(values) // 100) - 1]
 
 
 def _difference(outputs: list[list[float]], repeated: list[list[float]]) -> float | None:

@@ -59,7 +59,7 @@ def measure_smoke(directory: Path, runs: int, report: Report) -> None:
     usages = {peer: found[1:] for peer, found in usages.items()}  # the first one filled the page cache
     seconds = {peer: typical(found).seconds for peer, found in usages.items()}
     remarks = {
-        OURS: "two runs, 20 more for the latency, and a second load of each model",
+        OURS: "two runs, up to 20 more for the latency, and a second load of each model",
         PLAIN: "one run",
         EACH: "one run",
     }

@@ -252,6 +252,20 @@ Return nvmlDeviceGetHandleByIndex_v2(unsigned index, Handle *out)
     return error ? error : open_device(out, "%s", prefix);
 }
 
+Return nvmlDeviceGetHandleByUUID(const char *uuid, Handle *out)
+{
+    char prefix[64], value[LENGTH];
+    unsigned index, count = 0;
+    Return error = give_unsigned("", __func__, "gpus.count", &count);
+
+    for (index = 0; !error && index < count; index++) {
+        snprintf(prefix, sizeof prefix, "gpus.%u.", index);
+        if (text(value, "%suuid", prefix) && !strcmp(value, uuid))
+            return open_device(out, "%s", prefix);
+    }
+    return error ? error : NOT_FOUND;
+}
+
 // One GPU.
 
 Return nvmlDeviceGetName(Handle gpu, char *out, unsigned length)

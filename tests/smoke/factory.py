@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers as hf
-from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quantize
 
 from tests.smoke.vocabularies import LLAMA_SPECIAL, byte_level, llama_vocabulary, unigram, word_pieces
 
@@ -115,6 +114,8 @@ def phi3_sharded(directory: Path) -> None:
 
 def llama_gguf(directory: Path) -> None:
     """Write a generating model as GGUF, in Q4_0 and in Q8_0."""
+    from gguf import GGMLQuantizationType, GGUFWriter, quantize  # noqa: PLC0415 - not where GPUs are tested
+
     for kind in (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0):
         writer = GGUFWriter(directory / f"tiny-llama-{kind.name}.gguf", "llama")
         writer.add_name("tiny-llama")
@@ -159,10 +160,23 @@ def llava(directory: Path) -> None:
     _write_json(directory / "processor_config.json", processor)
 
 
+def phi3_7m(directory: Path) -> None:
+    """Write a generating model of 7 million weights in bfloat16, 14 MB."""
+    _save_large_phi3(directory, hidden=256, layers=8, intermediate=768)
+
+
+def phi3_1b(directory: Path) -> None:
+    """Write a generating model of 1.3 billion weights in bfloat16, 2.6 GB."""
+    _save_large_phi3(directory, hidden=2048, layers=24, intermediate=6144)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     function.__name__: function
     for function in (bert, xlm_roberta, t5, phi3, phi3_sharded, llama_gguf, llava, llava_pixtral)
 }
+
+# Made only where they are named.
+LARGE: dict[str, Callable[[Path], None]] = {function.__name__: function for function in (phi3_7m, phi3_1b)}
 
 
 def _sizes() -> dict[str, int]:
@@ -184,6 +198,17 @@ def _phi3_config() -> hf.Phi3Config:
         max_position_embeddings=_POSITIONS,
         original_max_position_embeddings=_POSITIONS,
     )
+
+
+def _save_large_phi3(directory: Path, hidden: int, layers: int, intermediate: int) -> None:
+    config = _phi3_config()
+    config.update({"hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": intermediate})
+    config.update({"num_attention_heads": hidden // 128, "num_key_value_heads": hidden // 128})
+    config.dtype = "bfloat16"
+    with torch.device("meta"):
+        model = hf.Phi3ForCausalLM(config).to(torch.bfloat16)
+    _save(model.to_empty(device="cpu"), directory, max_shard_size="10GB")
+    _save_llama_tokenizer(directory)
 
 
 def _llama_shapes() -> dict[str, tuple[int, ...]]:
@@ -245,8 +270,10 @@ def _save_llama_tokenizer(directory: Path) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def _add_gguf_tokenizer(writer: GGUFWriter) -> None:
+def _add_gguf_tokenizer(writer: Any) -> None:
     """Add the pieces as llama.cpp wants them: pieces that are merged earlier have the higher score."""
+    from gguf import TokenType  # noqa: PLC0415
+
     vocabulary, _merges = llama_vocabulary(VOCABULARY)
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, *[TokenType.BYTE] * 256]
@@ -319,16 +346,17 @@ def main() -> None:
     """Make the models that are named, or all, each in a directory of its own name below the destination."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("destination", type=Path)
-    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(MODELS))
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join([*MODELS, *LARGE]))
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(MODELS)
+    known = MODELS | LARGE
+    unknown = set(arguments.names) - set(known)
     if unknown:
-        parser.error(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(MODELS)}")
+        parser.error(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     hf.utils.logging.disable_progress_bar()
     for name in arguments.names or MODELS:
         directory = arguments.destination / name
         directory.mkdir(parents=True)
-        MODELS[name](directory)
+        known[name](directory)
 
 
 if __name__ == "__main__":

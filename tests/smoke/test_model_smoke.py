@@ -16,12 +16,10 @@ import pytest
 
 from tests.hub import Hub
 from tests.integration.harness import CHECKOUT, Host, ModuleProcess, Result, assert_sentence, wait_until
-from tests.smoke import faults
+from tests.smoke import HELLO_WORLD, faults
 from tests.smoke.conftest import MINILM
 
 INFERENCE = CHECKOUT / ".cache" / "inference"
-# The first values of "Hello world" through all-MiniLM-L6-v2, as sentence-transformers publishes the model.
-HELLO_WORLD = [-0.034477, 0.031023, 0.006735, 0.026109]
 
 
 class SmokeHost(Host):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the worker asks of torch for a GPU's memory: the limit bounds each job's own test, and no other's."""
+"""The worker's own arithmetic, and what it asks of torch for a GPU's memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpufleet.models.plugins.module_utils._smoke_worker import Device
+from ansible_collections.gpufleet.models.plugins.module_utils._smoke_worker import Device, percentile
 
 MIB = 1 << 20
 TOTAL = {0: 80000 * MIB, 1: 40000 * MIB}
@@ -72,3 +72,8 @@ def test_each_of_several_gpus_is_bounded(cuda: Cuda) -> None:
 def test_a_processor_is_not_asked(cuda: Cuda) -> None:
     assert Device(job("cpu", 0, 20000)).peak_memory_mib() is None
     assert not cuda.ready
+
+
+@pytest.mark.parametrize(("count", "p95"), [(1, 1), (2, 2), (3, 3), (19, 19), (20, 19), (40, 38)])
+def test_the_95th_percentile(count: int, p95: int) -> None:
+    assert percentile([float(value) for value in range(count, 0, -1)], 95) == p95
