@@ -187,8 +187,8 @@ models:
       description: Seconds to load it, C(cold) with its files read from the disk, and C(warm) right after that.
       type: dict
     latency_ms:
-      description: Milliseconds for an answer to the first input, C(median) and C(p95) of 3 to 20 answers, of those of one second on
-        a GPU.
+      description: Milliseconds for an answer to the first input, C(median) and C(p95) of 3 to 20 answers, or of those
+        of a second on a GPU.
       type: dict
     tokens_per_second:
       description: Tokens made in a second; V(null) for a task that makes none.

@@ -101,6 +101,8 @@ def stage(trial: Trial) -> Figures:
 def inference(trial: Trial) -> Figures:
     """Run every kind of model, and compare what comes out with the processor's."""
     names = [name for name in TINY if trial.has(name)]
+    if not names:
+        raise NotRun("no models are staged")
     outcomes = trial.passed({name: {} for name in names}, golden=trial.golden(*names))
     return {name: figures_of(outcome) for name, outcome in outcomes.items()}
 

@@ -41,7 +41,8 @@ def main() -> None:
     (site / "ansible").mkdir(parents=True)
     for name in ("__init__.py", "release.py"):
         shutil.copy(ansible / name, site / "ansible")
-    _copy(ansible / "module_utils", site / "ansible/module_utils")
+    for name in ("module_utils", "_vendor"):
+        _copy(ansible / name, site / "ansible" / name)
     packages = next((INFERENCE / "lib").glob("python3*")) / "site-packages"
     for directory in packages.glob("bitsandbytes*"):
         _copy(directory, site / directory.name)

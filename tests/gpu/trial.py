@@ -43,6 +43,8 @@ class Trial:
     :ivar cuda: Whether models compute on its GPUs; else they do on the processor, which rehearses the trial.
     :ivar large: The factory's model that memory and speed are measured with.
     :ivar deadline: The monotonic time at which everything must be over.
+    :ivar locked: The models that are staged, as a lock has them.
+    :ivar minilm_tolerance: How far all-MiniLM-L6-v2's outputs may be from those of its publisher's library.
     """
 
     environment: Environment
@@ -68,16 +70,18 @@ class Trial:
         made = self.directory / "models"
         unmade = self._make(made)
         self._take_minilm(made / MINILM)
+        models = []
         for path in sorted(made.iterdir()):
             self.hub.add_repo(f"acme/{path.name}", path)
-            self.locked.append(locked(self.hub, path.name, f"acme/{path.name}", path))
+            models.append(locked(self.hub, path.name, f"acme/{path.name}", path))
         begun = time.monotonic()
-        self.succeed(self.module("model_generation", models=self.locked, state="staged"))
+        self.succeed(self.module("model_generation", models=models, state="staged"))
         seconds = time.monotonic() - begun
-        size = sum(file["size"] for model in self.locked for file in model["files"])
+        self.locked = models
+        size = sum(file["size"] for model in models for file in model["files"])
         if unmade:
             raise Failed("; ".join(f"{name} cannot be made: {error}" for name, error in unmade.items()))
-        return {"models": len(self.locked), "mb": round(size / 1e6), "seconds_to_stage": round(seconds, 1)}
+        return {"models": len(models), "mb": round(size / 1e6), "seconds_to_stage": round(seconds, 1)}
 
     def _make(self, directory: Path) -> dict[str, str]:
         """Make the models, and return what went wrong with those that cannot be made."""
@@ -116,7 +120,7 @@ class Trial:
     def require_model(self, name: str) -> None:
         """Require that a model is staged."""
         if not self.has(name):
-            raise NotRun(f"no {name}")
+            raise NotRun(f"{name} is not staged")
 
     def require_gpu(self) -> None:
         """Require that models compute on a GPU."""
