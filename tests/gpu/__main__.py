@@ -50,6 +50,7 @@ def main() -> int:
             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "ok": verdict == "pass",
             "verdict": verdict,
+            "gpus": environment.gpus,
             "problem": environment.problem,
             "seconds": round(time.monotonic() - begun, 1),
             "python": {"path": environment.base, "version": environment.python, "cuda": environment.cuda},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -270,7 +271,11 @@ def _predicted(trial: Trial, dtype: str) -> int:
 @contextlib.contextmanager
 def _hog(trial: Trial) -> Iterator[int]:
     process = subprocess.Popen(
-        [trial.environment.interpreter(), "-c", _HOG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [trial.environment.interpreter(), "-c", _HOG],
+        env={**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},  # the first one by NVML's count
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None

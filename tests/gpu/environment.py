@@ -22,7 +22,8 @@ def version(name):
         return None
 names = sys.argv[1:]
 told = {"python": sys.version.split()[0], "versions": {name: version(name) for name in names}}
-told |= {"places": [place for place in sys.path if place.endswith("-packages")], "cuda": None, "problem": None}
+told |= {"places": [place for place in sys.path if place.endswith("-packages")]}
+told |= {"cuda": None, "gpus": [], "problem": None}
 try:
     import pynvml
     told["pynvml"] = pynvml.__file__
@@ -32,6 +33,7 @@ try:
     import torch
     told["cuda"] = torch.version.cuda
     torch.zeros(1, device="cuda")
+    told["gpus"] = [torch.cuda.get_device_properties(gpu).name for gpu in range(torch.cuda.device_count())]
 except Exception as error:
     told["problem"] = f"torch computes on no GPU: {' '.join(str(error).split())}"
 print(json.dumps(told))
@@ -58,6 +60,7 @@ class Environment:
     :ivar python: That Python's version.
     :ivar versions: Of the packages that matter; None for one that is missing.
     :ivar cuda: The CUDA version that torch was built with, or None.
+    :ivar gpus: The names of the GPUs that torch computes on.
     :ivar problem: Why torch computes on no GPU, or None.
     """
 
@@ -66,6 +69,7 @@ class Environment:
     python: str
     versions: dict[str, str | None]
     cuda: str | None
+    gpus: list[str]
     problem: str | None
 
     def has(self, package: str) -> bool:
@@ -98,7 +102,8 @@ def make_environment(python: str, directory: Path) -> Environment:
         # The modules load it from the environment itself.
         shutil.copy(told["pynvml"], site_packages / "pynvml.py")
     told = _ask(str(venv / "bin" / "python"))
-    return Environment(venv, found, told["python"], told["versions"], told["cuda"], told["problem"])
+    kept = {key: told[key] for key in ("python", "versions", "cuda", "gpus", "problem")}
+    return Environment(venv, found, **kept)
 
 
 def _ask(python: str) -> dict[str, Any]:

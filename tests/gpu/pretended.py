@@ -71,7 +71,8 @@ def _zeros_somewhere(*size: int, device: Any = None, **options: Any) -> Any:
 
 torch.zeros = _zeros_somewhere
 _cuda.init = _init
-_cuda.get_device_properties = lambda _gpu: SimpleNamespace(total_memory=_TOTAL)
+_cuda.get_device_properties = lambda _gpu: SimpleNamespace(total_memory=_TOTAL, name="Pretended GPU")
+_cuda.device_count = lambda: 1
 _cuda.set_per_process_memory_fraction = _set_fraction
 _cuda.reset_peak_memory_stats = _reset_peak
 _cuda.max_memory_reserved = lambda _gpu: _most

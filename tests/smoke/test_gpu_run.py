@@ -109,7 +109,7 @@ def test_cases_on_a_pretended_gpu(tmp_path: Path, pretended: tuple[Path, dict[st
     assert set(told.values()) == {("passed", None)}, told
     assert (status, report["ok"], report["verdict"]) == (3, False, "incomplete")
     figures = {case["name"]: case["figures"] for case in report["cases"]}
-    assert figures["gpu_info"]["gpus"][0]["name"] == "Pretended GPU"
+    assert report["gpus"] == [figures["gpu_info"]["gpus"][0]["name"]] == ["Pretended GPU"]
     assert figures["large_model"]["gpu_utilization_percent"] == 37
     assert figures["cap_chooses_type"]["dtype"] == "bfloat16"
     assert [figures["cap_chooses_quantized_type"][dtype]["dtype"] for dtype in ("int8", "nf4")] == ["int8", "nf4"]
