@@ -18,7 +18,7 @@ from tests.nvml import host as gpu_host
 from tests.smoke.test_model_smoke import SmokeHost
 
 NAMES = {"4711": "/opt/vllm/bin/python", "4712": "VLLM::\tEngine"}
-COMPUTE = [{"pid": 4711, "memory": 70000 << 20}, {"pid": 4712, "memory": 11000 << 20}]
+COMPUTE = ({"pid": 4711, "memory": 70000 << 20}, {"pid": 4712, "memory": 11000 << 20})
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def full(host: SmokeHost, library: Path, free_mib: int = 0, compute: Any = COMPUTE) -> None:
     """Give a host a GPU whose memory others use."""
     memory = {"total": 81559 << 20, "free": free_mib << 20}
-    gpu = {**H100, "memory": memory, "processes": {**H100["processes"], "compute": compute}}
+    gpu = {**H100, "memory": memory, "processes": {**H100["processes"], "compute": list(compute)}}
     host.variables |= {"LD_LIBRARY_PATH": str(library), **write(gpu_host(gpu, process_names=NAMES), host.home / "nvml")}
 
 
