@@ -51,8 +51,8 @@ current:
   sample: 7
 activation:
   description:
-    - What the role model_store was about to serve when a run of it ended between its hooks, so that the next run runs them
-      again; V(null) when there is no such thing.
+    - What the role model_store was about to serve when a run of it ended between its hooks, so that the next run
+      runs them again; V(null) when there is no such thing.
   returned: success
   type: dict
   contains:
