@@ -187,9 +187,10 @@ def test_one_host_that_cannot_stage_keeps_all_from_serving(upgraded: Hosts) -> N
 def test_an_unreachable_host(upgraded: Hosts) -> None:
     reachable = dict(upgraded.hosts["gpu-3"])
     upgraded.hosts["gpu-3"] |= unreachable()
-    assert upgraded.failed("site") == ALL
-    assert upgraded.serves() == dict.fromkeys(upgraded.hosts, 1)
-    assert re.match(r"gpu-3 failed \(.*connect.*\), and these hosts", upgraded.message("gpu-1"))
+    # Not those that fail for its sake, however many there are.
+    assert upgraded.failed("site", "--forks", "1") == ALL
+    for host in ("gpu-1", "gpu-2"):
+        assert re.match(r"gpu-3 failed \([^)]*connect.*\), and these hosts", upgraded.message(host))
 
     assert upgraded.failed("site", "-e", "rollout_policy=each") == {"gpu-3"}
     assert upgraded.serves() == {"gpu-1": 2, "gpu-2": 2, "gpu-3": 1}
