@@ -191,6 +191,7 @@ def test_an_unreachable_host(upgraded: Hosts) -> None:
     assert upgraded.failed("site", "--forks", "1") == ALL
     for host in ("gpu-1", "gpu-2"):
         assert re.match(r"gpu-3 failed \([^)]*connect.*\), and these hosts", upgraded.message(host))
+    assert upgraded.serves() == dict.fromkeys(upgraded.hosts, 1)
 
     assert upgraded.failed("site", "-e", "rollout_policy=each") == {"gpu-3"}
     assert upgraded.serves() == {"gpu-1": 2, "gpu-2": 2, "gpu-3": 1}
