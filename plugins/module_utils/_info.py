@@ -67,7 +67,7 @@ def _activation(store: Store) -> dict[str, int | None] | None:
     names = ("generation", "previous_generation")
     try:
         noted = json.loads(store.root.read(ACTIVATION))
-        return {name: noted[name] if type(noted[name]) is int else None for name in names}
+        return {name: noted[name] if isinstance(noted[name], int) else None for name in names}
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):

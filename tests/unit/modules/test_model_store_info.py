@@ -102,7 +102,7 @@ def test_store_with_everything(run: Run, root: Path, store: Store) -> None:
         (None, None),
         ('{"generation": 2, "previous_generation": 1}', (2, 1)),
         ('{"generation": 1, "previous_generation": null}', (1, None)),
-        ('{"generation": true, "previous_generation": "1"}', (None, None)),
+        ('{"generation": 1.5, "previous_generation": "1"}', (None, None)),
         ('{"generation": 2}', (None, None)),
         ("[2]", (None, None)),
         ('{"gener', (None, None)),
