@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 from ._generation import Generations
@@ -15,6 +16,9 @@ from ._lockfile import Model
 from ._manifest import Manifest
 from ._store import Store
 
+# Written by the role model_store while hooks run.
+ACTIVATION = "activation.json"
+
 
 def describe_store(store: Store | None) -> dict[str, Any]:
     """Return what ``model_store_info`` reports, for a store or for there being none."""
@@ -22,6 +26,7 @@ def describe_store(store: Store | None) -> dict[str, Any]:
         return {
             "exists": False,
             "current": None,
+            "activation": None,
             "generations": [],
             "partials": [],
             "blobs": 0,
@@ -37,6 +42,7 @@ def describe_store(store: Store | None) -> dict[str, Any]:
     return {
         "exists": True,
         "current": current,
+        "activation": _activation(store),
         "generations": [
             {
                 "generation": number,
@@ -51,6 +57,21 @@ def describe_store(store: Store | None) -> dict[str, Any]:
         + sum(partial["disk_bytes"] for partial in partials),
         "free_bytes": store.free_bytes()[0],
     }
+
+
+def _activation(store: Store) -> dict[str, int | None] | None:
+    """Return what the role model_store noted before it ran the hooks, or None when they all ran to their end.
+
+    Whatever cannot be read counts as a run that did not end, of which no more is known.
+    """
+    names = ("generation", "previous_generation")
+    try:
+        noted = json.loads(store.root.read(ACTIVATION))
+        return {name: noted[name] if isinstance(noted[name], int) else None for name in names}
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        return dict.fromkeys(names)
 
 
 def _describe_generation(path: str, manifest: Manifest | None, last: dict[str, tuple[int, str]]) -> dict[str, Any]:

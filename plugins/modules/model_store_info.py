@@ -49,6 +49,19 @@ current:
   returned: success
   type: int
   sample: 7
+activation:
+  description:
+    - What the role model_store was about to serve when a run of it ended between its hooks, so that the next run
+      runs them again; V(null) when there is no such thing.
+  returned: success
+  type: dict
+  contains:
+    generation:
+      description: The generation's number; V(null) when that is not known.
+      type: int
+    previous_generation:
+      description: The generation that was served before; V(null) when there was none or it is not known.
+      type: int
 generations:
   description: All generations, the lowest number first.
   returned: success

@@ -47,16 +47,24 @@ class Fleet:
         }
 
     def play(self, name: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a playbook of the collection and return what came of it."""
+        """Run a playbook of the collection, or a file, and return what came of it."""
+        with self.started(name, *arguments, **environ) as process:
+            output, errors = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def started(self, name: str, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        """Start a playbook of the collection, or a file, as a process group of its own."""
+        playbook = name if name.endswith(".yml") else f"gpufleet.models.{name}"
         inventory = {"all": {"hosts": self.hosts, "vars": self.variables}}
         self.inventory.write_text(yaml.safe_dump(inventory), encoding="utf-8")
-        return subprocess.run(
-            ["ansible-playbook", "-i", str(self.inventory), f"gpufleet.models.{name}", *arguments],
+        return subprocess.Popen(
+            ["ansible-playbook", "-i", str(self.inventory), playbook, *arguments],
             env=environment(self.home, ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".collections"), **environ),
             cwd=self.home,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
+            start_new_session=True,
         )
 
     def ok(self, name: str, *arguments: str) -> int:

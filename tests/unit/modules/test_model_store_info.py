@@ -97,6 +97,27 @@ def test_store_with_everything(run: Run, root: Path, store: Store) -> None:
 
 
 @pytest.mark.parametrize(
+    ("noted", "expected"),
+    [
+        (None, None),
+        ('{"generation": 2, "previous_generation": 1}', (2, 1)),
+        ('{"generation": 1, "previous_generation": null}', (1, None)),
+        ('{"generation": 1.5, "previous_generation": "1"}', (None, None)),
+        ('{"generation": 2}', (None, None)),
+        ("[2]", (None, None)),
+        ('{"gener', (None, None)),
+    ],
+)
+def test_a_run_that_died_between_its_hooks(
+    run: Run, root: Path, store: Store, noted: str | None, expected: tuple[int | None, int | None] | None
+) -> None:
+    if noted is not None:
+        (root / "activation.json").write_text(noted, encoding="utf-8")
+    found = run(model_store_info, root=str(root))["activation"]
+    assert found == (expected and dict(zip(("generation", "previous_generation"), expected)))
+
+
+@pytest.mark.parametrize(
     "damage", ["manifest", "ledger", "ledger of another kind", "current is lost", "generation is lost", "staging"]
 )
 def test_damaged_store_is_told_as_far_as_it_can_be(run: Run, root: Path, store: Store, damage: str) -> None:
