@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import atexit
-import datetime
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from ansible import constants, context
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.gpufleet.models.plugins.plugin_utils._report import Run, make_report
+from ansible_collections.gpufleet.models.plugins.plugin_utils._report import Run, make_report, utc_now
 from ansible_collections.gpufleet.models.plugins.plugin_utils._report_failures import failed_task, unreachable_task
 from ansible_collections.gpufleet.models.plugins.plugin_utils._report_files import read_report, to_json, write_file
 from ansible_collections.gpufleet.models.plugins.plugin_utils._report_host import OBSERVED, Host
@@ -89,7 +88,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._run = Run("", _now(), False)
+        self._run = Run("", utc_now(), False)
         self._play: Any = None
         self._begun = False
         self._previous: dict[str, Any] | None = None
@@ -145,7 +144,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         self._begun = False
         run = self._run
-        run.finished = _now()
+        run.finished = utc_now()
         run.failed = frozenset(host for host in stats.processed if stats.failures.get(host))
         run.unreachable = frozenset(host for host in stats.processed if stats.dark.get(host))
         for host in (*run.failed, *run.unreachable):
@@ -223,11 +222,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         # In a loop, each item has a result of its own.
         for value in items if isinstance(items, list) else [values]:
             if isinstance(value, Mapping) and not value.get("skipped"):
-                host.observe(module, value, _now(), self._run.check_mode)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+                host.observe(module, value, utc_now(), self._run.check_mode)
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -48,6 +48,11 @@ class Run:
     finished: str | None = None
 
 
+def utc_now() -> str:
+    """Return the time, in UTC and ISO 8601, as the ledgers of the hosts have it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
 def make_report(run: Run, previous: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the report of a run.
 
@@ -60,7 +65,9 @@ def make_report(run: Run, previous: Mapping[str, Any] | None) -> dict[str, Any]:
         failure for name, row in zip(run.hosts, rows) for failure in _failures(run.tasks.get(name, []), row, names)
     ]
     if run.finished is None:
-        failures.append(_failure(None, Failure("run", "the run did not come to its end: it goes on, or was interrupted")))
+        failures.append(
+            _failure(None, Failure("run", "the run did not come to its end: it goes on, or was interrupted"))
+        )
     elif not any(row["status"] != "not_looked_at" for row in rows):
         failures.append(_failure(None, Failure("run", "no host was looked at")))
     report = {
@@ -90,13 +97,15 @@ def _row(run: Run, name: str, host: Host, now: str) -> dict[str, Any]:
     if name in run.unreachable:
         status = "unreachable"
     shown = host.shown
-    known = host.current is not None or host.listed
+    served = None
+    if host.listed or host.current is not None:
+        served = host.current is not None
     return {
         "host": plain(name) or "",
         "status": status,
         "msg": tasks[-1].msg if tasks and status in ("failed", "unreachable") else None,
         "generation": shown,
-        "served": shown == host.current if known and shown is not None else None,
+        "served": served,
         "models": list(_cells(host, shown, run.check_mode, now)),
         "gpus": host.gpus,
         "python": host.python,
@@ -193,7 +202,8 @@ def _outliers(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                 kind = cell["model"], cell["commit"], run["engine"], run["device"], run["dtype"]
                 for measure in MEASURES:
                     if run[measure] is not None:
-                        groups[*kind, measure].append((row["host"], run[measure]))
+                        key = (*kind, measure)
+                        groups[key].append((row["host"], run[measure]))
     for (model, _commit, engine, device, _dtype, measure), values in groups.items():
         if len(values) < _FEWEST:
             continue
@@ -207,35 +217,46 @@ def _outliers(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what is otherwise than in an earlier report, as far as both reports tell.
+    """Yield what is otherwise than in an earlier report, as far as both tell: each run may have had other hosts.
 
     Each has the ``host``, the ``model`` or None, ``what`` it is, and how it was ``before`` and is ``after``.
     """
-    old, new = _facts(before), _facts(after)
-    for key in [*new, *(key for key in old if key not in new)]:
-        host, model, what = key
-        # A host that came or went says so once, and a model likewise.
-        if what != "host" and not all((host, None, "host") in facts for facts in (old, new)):
+    rows = {row["host"]: row for row in before["hosts"]}
+    for row in after["hosts"]:
+        old = rows.get(row["host"])
+        if old is None:
             continue
-        if model and what != "model" and not all((host, model, "model") in facts for facts in (old, new)):
-            continue
-        was, now = old.get(key), new.get(key)
-        # Where one report says nothing of it, as after another playbook, nothing is known to have changed.
-        if was != now and "unknown" not in (was, now):
-            yield {"host": host, "model": model, "what": what, "before": was, "after": now}
+        for model, what, was, now in _compare(old, row):
+            if was != now and "unknown" not in (was, now):
+                yield {"host": row["host"], "model": model, "what": what, "before": was, "after": now}
 
 
-def _facts(report: Mapping[str, Any]) -> dict[tuple[str, str | None, str], Any]:
-    facts: dict[tuple[str, str | None, str], Any] = {}
-    for row in report["hosts"]:
-        host = row["host"]
-        facts[host, None, "host"] = "there"
-        facts[host, None, "status"] = "unknown" if row["status"] == "not_looked_at" else row["status"]
-        facts[host, None, "generation"] = row["generation"] if row["served"] else "unknown"
-        for cell in row["models"]:
-            facts[host, cell["model"], "model"] = "there"
-            facts[host, cell["model"], "commit"] = cell["commit"] or "unknown"
-            facts[host, cell["model"], "smoke"] = cell["smoke"]["state"]
-            state = cell["verified"]["state"]
-            facts[host, cell["model"], "content"] = "verified" if state == "repaired" else state
-    return facts
+def _compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str | None, str, Any, Any]]:
+    yield None, "status", _status(old), _status(new)
+    yield None, "generation", _served(old), _served(new)
+    cells = [{cell["model"]: cell for cell in row["models"]} for row in (old, new)]
+    for model in [*cells[1], *(model for model in cells[0] if model not in cells[1])]:
+        pair = [known.get(model) for known in cells]
+        if None in pair:
+            # A host that told of no model at all may have been stopped before.
+            states = ["there" if cell else "gone" if known else "unknown" for cell, known in zip(pair, cells)]
+            yield model, "model", *states
+            continue
+        for what in ("commit", "smoke", "content"):
+            was, now = (_fact(cell, what) for cell in pair if cell)
+            yield model, what, was, now
+
+
+def _status(row: Mapping[str, Any]) -> str:
+    return "unknown" if row["status"] == "not_looked_at" else str(row["status"])
+
+
+def _served(row: Mapping[str, Any]) -> Any:
+    return {True: row["generation"], False: "none", None: "unknown"}[row["served"]]
+
+
+def _fact(cell: Mapping[str, Any], what: str) -> str:
+    if what == "commit":
+        return cell["commit"] or "unknown"
+    state = str(cell["verified"]["state"] if what == "content" else cell["smoke"]["state"])
+    return "verified" if state == "repaired" else state

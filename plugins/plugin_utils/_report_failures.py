@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._plain import mapping, mappings, name_of, plain, texts
+from ._plain import mappings, name_of, plain, texts
 
 _MOST = 20  # failures of one task: where a whole model is damaged, its first files tell enough
 
@@ -152,7 +152,9 @@ def _of_verify(result: Mapping[str, Any]) -> Iterator[Failure]:
     for defect in (*mappings(result.get("corrupt")), *mappings(result.get("missing"))):
         path, reason = plain(defect.get("path")) or "a file", plain(defect.get("reason")) or "it is damaged"
         digest = plain(defect.get("sha256"))
-        yield Failure("content", f"{path}: {reason}", name_of(defect.get("model")), digest and f"SHA-256 {digest}", reason)
+        yield Failure(
+            "content", f"{path}: {reason}", name_of(defect.get("model")), digest and f"SHA-256 {digest}", reason
+        )
 
 
 def _of_gpus(result: Mapping[str, Any]) -> Iterator[Failure]:

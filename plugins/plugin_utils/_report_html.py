@@ -23,6 +23,7 @@ _TEMPLATE = os.path.join(os.path.dirname(__file__), "_report_page.html.j2")
 # A plot's box, in pixels of its own; the page scales it to the width that there is.
 _WIDTH, _HEIGHT = 360, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 16, 24
+_TITLES = (("latency_ms_median", "Latency of an answer"), ("load_seconds_cold", "Time to load from disk"))
 _LABELLED = 3  # outliers of a plot: names of more would cover each other
 
 
@@ -35,12 +36,18 @@ def make_page(report: Mapping[str, Any]) -> bytes:
         )
         template = environment.from_string(stream.read())
     models = sorted({cell["model"] for row in report["hosts"] for cell in row["models"]})
+    slow: dict[tuple[str, str], set[str]] = {}
+    for outlier in report["outliers"]:
+        slow.setdefault((outlier["host"], outlier["model"]), set()).add(outlier["measure"])
+    plots = [
+        (title, [plot for model in models for plot in _plot(report, model, measure)]) for measure, title in _TITLES
+    ]
     page = template.render(
         report=report,
         words=words,
         models=[_column(report, model) for model in models],
-        rows=[_row(row, models) for row in report["hosts"]],
-        plots=[plot for model in models for measure in MEASURES for plot in _plot(report, model, measure)],
+        rows=[_row(row, models, slow) for row in report["hosts"]],
+        plots=[(title, group) for title, group in plots if group],
         changes=list(_changes(report)),
         numbers=list(_numbers(report)),
         duration=_duration(report),
@@ -82,37 +89,39 @@ def _column(report: Mapping[str, Any], model: str) -> dict[str, Any]:
     return {"name": model, "repo_id": ", ".join(repositories), "hosts": words.count(len(cells), "host")}
 
 
-def _row(row: Mapping[str, Any], models: list[str]) -> dict[str, Any]:
+def _row(row: Mapping[str, Any], models: list[str], slow: Mapping[tuple[str, str], set[str]]) -> dict[str, Any]:
     cells = {cell["model"]: cell for cell in row["models"]}
     return {
         "host": row["host"],
         "status": row["status"],
         "generation": row["generation"] if row["served"] else None,
         "gpus": row["gpus"] and row["gpus"]["verdict"],
-        "cells": [(model, _cell(cells[model]) if model in cells else None) for model in models],
+        "cells": [
+            (model, _cell(cells[model], frozenset(slow.get((row["host"], model), ()))) if model in cells else None)
+            for model in models
+        ],
     }
 
 
 # A mark and a word for each state: nothing is told by colour alone.
-_MARKS = {"pass": ("ok", "✓"), "fail": ("bad", "✕"), "skipped": ("none", "–"), "untested": ("none", "–")}
+_MARKS = {"pass": ("ok", "✓"), "fail": ("bad", "✕")}
 
 
-def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
+def _cell(cell: Mapping[str, Any], slow: frozenset[str]) -> dict[str, Any]:
     smoke, state = cell["smoke"]["state"], cell["verified"]["state"]
-    kind, mark = _MARKS.get(smoke, ("none", "–"))
+    kind, mark = _MARKS.get(smoke, ("soft", "-"))
     content = words.verified(cell["verified"])
     return {
-        "kind": "bad" if state == "damaged" else kind,
+        "kind": kind,
         "mark": mark,
         "smoke": {"unknown": "not tested", "untested": "not tested"}.get(smoke, words.SMOKE[smoke]),
         "commit": words.short(cell["commit"] or cell["planned_commit"]),
         "plan": cell["action"] if cell["action"] in ("added", "updated", "removed") else None,
-        "content": {"never": "never verified", "unknown": None, "verified": f"{content} ago"}.get(state, content)
-        if content != "now"
-        else "just now",
+        "content": {"never": "never verified", "unknown": None}.get(state, "just now" if content == "now" else content),
         "damaged": state == "damaged",
+        "harm": state == "damaged" or smoke == "fail",
         "figures": [
-            words.quantity(measure, value)
+            (words.quantity(measure, value), measure in slow)
             for measure in MEASURES
             if (value := words.first(cell, measure)) is not None
         ],
@@ -162,6 +171,7 @@ def _plot(report: Mapping[str, Any], model: str, measure: str) -> Iterator[dict[
     def height(value: float) -> float:
         return round(_TOP + up * (1 - value / top), 1)
 
+    unit = "ms" if measure.startswith("latency") else "s"
     median = statistics.median(value for _host, value in found)
     points = [
         Point(
@@ -178,14 +188,19 @@ def _plot(report: Mapping[str, Any], model: str, measure: str) -> Iterator[dict[
     least, most = words.quantity(measure, min(values)), words.quantity(measure, max(values))
     yield {
         "model": model,
-        "title": words.MEASURE[measure],
         "summary": f"{words.count(len(found), 'host')}: {least} to {most}, median {words.quantity(measure, median)}",
         "median": height(median),
-        "ticks": [(height(top * part), words.quantity(measure, top * part)) for part in (0.5, 1)],
+        "ticks": [(height(top * part), f"{top * part:g} {unit}") for part in (0.5, 1)],
         "points": points,
         "slow": [point for point in points if point.outlier],
         "radius": 3.5 if len(found) <= 40 else 2.5 if len(found) <= 200 else 1.5,
-        "box": {"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT, "bottom": _HEIGHT - _BOTTOM},
+        "box": {
+            "width": _WIDTH,
+            "height": _HEIGHT,
+            "left": _LEFT,
+            "right": _WIDTH - _RIGHT,
+            "bottom": _HEIGHT - _BOTTOM,
+        },
     }
 
 

@@ -25,7 +25,8 @@ def make_junit(report: Mapping[str, Any]) -> bytes:
     _sum_up(root, root.iter("testsuite"))
     root.set("time", _duration(report))
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
 
 
 def _add_suite(

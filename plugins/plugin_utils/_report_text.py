@@ -2,10 +2,11 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The report as text for a terminal: hosts × models, then what is not as it must be."""
+"""The report as text for a terminal: hosts and models, then what is not as it must be."""
 
 from __future__ import annotations
 
+import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +15,6 @@ from typing import Any
 from ._report_words import (
     SMOKE,
     STATUS,
-    age,
-    count,
     explain,
     first,
     name_outlier,
@@ -36,10 +35,13 @@ def make_table(report: Mapping[str, Any], columns: int) -> str:
     """Return the report in lines of at most ``columns`` characters, which are 60 or more."""
     lines = [f"FLEET REPORT  {verdict(report)}", ""]
     detailed = list(_detailed(report["hosts"]))
-    lines += _align(detailed if len(detailed) <= _DETAILED else list(_summed_up(report["hosts"])), columns)
+    if len(detailed) <= _DETAILED:
+        lines += _align(detailed, columns)
+    else:
+        lines += _align(list(_summed_up(report["hosts"])), columns)
+        lines.append("For each model: the oldest verification, and the medians of latency and load time.")
     lines += _listing("FAILURES", [(*_where(failure), explain(failure)) for failure in report["failures"]], columns)
-    slow = [(*_where(outlier), name_outlier(outlier)) for outlier in report["outliers"]]
-    return "\n".join([*lines, *_listing("SLOWER THAN MOST", slow, columns)])
+    return "\n".join([*lines, *_listing("SLOWER THAN MOST", list(_slow(report["outliers"])), columns)])
 
 
 def _detailed(rows: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
@@ -67,7 +69,7 @@ def _detailed(rows: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
 
 
 def _summed_up(rows: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
-    yield ["model", "commit", "hosts", "verified", "smoke", "latency", "load"]
+    yield ["model", "hosts", "commit", "verified", "smoke", "latency", "load"]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         for cell in row["models"]:
@@ -76,33 +78,29 @@ def _summed_up(rows: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
         smoke = Counter(SMOKE[cell["smoke"]["state"]] for cell in cells)
         yield [
             model,
-            commit,
             str(len(cells)),
-            _range_of_ages(cells),
+            commit,
+            _oldest(cells),
             ", ".join(f"{number} {word}" for word, number in smoke.most_common()) if set(smoke) != {"-"} else "-",
-            _range(cells, _LATENCY),
-            _range(cells, _LOAD),
+            _median(cells, _LATENCY),
+            _median(cells, _LOAD),
         ]
     states = Counter(STATUS[row["status"]] for row in rows)
     yield [", ".join(f"{number} {word}" for word, number in states.most_common())]
 
 
-def _range_of_ages(cells: Sequence[Mapping[str, Any]]) -> str:
-    states = Counter(cell["verified"]["state"] for cell in cells)
-    for state in ("damaged", "never"):
-        if states[state]:
-            return f"{states[state]} {'DAMAGED' if state == 'damaged' else state}"
-    ages = [cell["verified"]["age_seconds"] for cell in cells if cell["verified"]["age_seconds"] is not None]
-    # The oldest is the one to care for.
-    return age(max(ages, default=None))
+def _oldest(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Return the worst that is known of the content on many hosts."""
+    states = Counter(verified(cell["verified"]) for cell in cells)
+    for word in ("DAMAGED", "never"):
+        if states[word]:
+            return f"{states[word]} {word}"
+    return verified(max((cell["verified"] for cell in cells), key=lambda state: state["age_seconds"] or 0))
 
 
-def _range(cells: Sequence[Mapping[str, Any]], measure: str) -> str:
-    values = sorted(value for cell in cells if (value := first(cell, measure)) is not None)
-    if not values:
-        return "-"
-    least, most = quantity(measure, values[0]), quantity(measure, values[-1])
-    return most if least == most else f"{least.split()[0]}-{most}"
+def _median(cells: Sequence[Mapping[str, Any]], measure: str) -> str:
+    values = [value for cell in cells if (value := first(cell, measure)) is not None]
+    return quantity(measure, statistics.median(values)) if values else "-"
 
 
 def _align(rows: Sequence[Sequence[str]], columns: int) -> list[str]:
@@ -122,8 +120,12 @@ def _align(rows: Sequence[Sequence[str]], columns: int) -> list[str]:
         if len(row) < len(widths):
             cells[-1] = _shorten(row[-1], columns - sum(widths[: len(row) - 1]))
         # What is measured ends where the unit is.
-        lines.append("  ".join(f"{cell:>{width}}" if index >= len(widths) - 2 else f"{cell:<{width}}"
-                               for index, (cell, width) in enumerate(zip(cells, widths))).rstrip())
+        lines.append(
+            "  ".join(
+                f"{cell:>{width}}" if index >= len(widths) - 2 else f"{cell:<{width}}"
+                for index, (cell, width) in enumerate(zip(cells, widths))
+            ).rstrip()
+        )
     return lines
 
 
@@ -133,6 +135,17 @@ def _shorten(text: str, width: int) -> str:
         return text
     tail = (width - 1) // 2
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def _slow(outliers: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str, str]]:
+    """Yield one sentence for each slow host, about what it is slowest in."""
+    hosts: dict[str, list[Mapping[str, Any]]] = {}
+    for outlier in outliers:
+        hosts.setdefault(outlier["host"], []).append(outlier)
+    for host, found in hosts.items():
+        worst = max(found, key=lambda outlier: outlier["value"] / outlier["median"])
+        more = f", and slow in {len(found) - 1} more figures" if len(found) > 1 else ""
+        yield host, worst["model"], name_outlier(worst) + more
 
 
 def _where(entry: Mapping[str, Any]) -> tuple[str, str]:
@@ -149,5 +162,5 @@ def _listing(title: str, entries: Sequence[tuple[str, str, str]], columns: int) 
         text = ": ".join(part for part in (" ".join(part for part in (host, model) if part), sentence) if part)
         lines += textwrap.wrap(text, columns, subsequent_indent="  ", break_on_hyphens=False)
     if len(entries) > _LISTED:
-        lines.append(f"and {count(len(entries) - _LISTED, 'more')[:-1]}, which the report's files have")
+        lines.append(f"and {len(entries) - _LISTED} more, which the report's files have")
     return lines

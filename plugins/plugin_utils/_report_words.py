@@ -33,7 +33,9 @@ def verified(state: Mapping[str, Any]) -> str:
     """Return what is known of a model's content: how long ago all of it was hashed, or what is wrong with it."""
     if state["state"] in ("damaged", "repaired"):
         return "DAMAGED" if state["state"] == "damaged" else "repaired"
-    return {"never": "never", "unknown": "-"}.get(state["state"], age(state["age_seconds"]))
+    elapsed = age(state["age_seconds"])
+    ago = elapsed if elapsed in ("now", "-") else f"{elapsed} ago"
+    return {"never": "never", "unknown": "-"}.get(state["state"], ago)
 
 
 def quantity(measure: str, value: float | None) -> str:
@@ -87,8 +89,8 @@ def name_outlier(outlier: Mapping[str, Any]) -> str:
 def name_change(change: Mapping[str, Any]) -> str:
     """Return what changed."""
     what, before, after = change["what"], change["before"], change["after"]
-    if what in ("host", "model"):
-        return f"{what} is new" if before is None else f"{what} is gone"
+    if what == "model":
+        return "new" if before == "gone" else "gone"
     if what == "commit":
         before, after = short(before), short(after)
     return f"{what} {before} → {after}"
