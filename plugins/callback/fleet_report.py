@@ -245,8 +245,9 @@ def _tasks(block: Any) -> Iterator[Any]:
 
 def _blocks(task: Any) -> Iterator[tuple[Any, bool]]:
     """Yield the blocks that a task is in, innermost first, and whether each rescues what fails at this place of it."""
-    child, parent = task, task._parent
+    within, parent = {task._uuid}, task._parent
     while parent is not None:
         if hasattr(parent, "rescue"):
-            yield parent, bool(parent.rescue) and any(entry._uuid == child._uuid for entry in parent.block)
-        child, parent = parent, parent._parent
+            yield parent, bool(parent.rescue) and any(entry._uuid in within for entry in parent.block)
+        within.add(parent._uuid)
+        parent = parent._parent

@@ -48,10 +48,14 @@ class Fleet:
 
     def play(self, name: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a playbook of the collection and return what came of it."""
+        return self.run(f"gpufleet.models.{name}", *arguments, **environ)
+
+    def run(self, playbook: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook by its name or path and return what came of it."""
         inventory = {"all": {"hosts": self.hosts, "vars": self.variables}}
         self.inventory.write_text(yaml.safe_dump(inventory), encoding="utf-8")
         return subprocess.run(
-            ["ansible-playbook", "-i", str(self.inventory), f"gpufleet.models.{name}", *arguments],
+            ["ansible-playbook", "-i", str(self.inventory), playbook, *arguments],
             env=environment(self.home, ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".collections"), **environ),
             cwd=self.home,
             capture_output=True,
