@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ._plain import plain
+from ._plain import name_of
 from ._report_failures import FailedTask, Failure, failures_of
 from ._report_host import Generation, Held, Host
 
@@ -75,7 +75,7 @@ def make_report(run: Run, previous: Mapping[str, Any] | None) -> dict[str, Any]:
         "ok": not failures,
         "complete": run.finished is not None,
         "check_mode": run.check_mode,
-        "playbook": run.playbook,
+        "playbook": name_of(run.playbook),
         "started": run.started,
         "finished": run.finished,
         "failures": failures,
@@ -101,7 +101,7 @@ def _row(run: Run, name: str, host: Host, now: str) -> dict[str, Any]:
     if host.listed or host.current is not None:
         served = host.current is not None
     return {
-        "host": plain(name) or "",
+        "host": name_of(name),
         "status": status,
         "msg": tasks[-1].msg if tasks and status in ("failed", "unreachable") else None,
         "generation": shown,

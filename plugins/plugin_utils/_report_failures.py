@@ -54,13 +54,13 @@ def failed_task(
     found = [failure for item in failed for failure in _of_result(module, item)]
     if len(found) > _MOST:
         found[_MOST:] = [Failure(found[-1].check, f"and {len(found) - _MOST} more failures of this task")]
-    return FailedTask(task, message(failed[0]), tuple(found), False, tuple(blocks), rescued_by)
+    return FailedTask(name_of(task), message(failed[0]), tuple(found), False, tuple(blocks), rescued_by)
 
 
 def unreachable_task(task: str, result: Mapping[str, Any]) -> FailedTask:
     """Make one of the result of a task that could not reach its host."""
     msg = message(result)
-    return FailedTask(task, msg, (Failure("unreachable", msg),), True)
+    return FailedTask(name_of(task), msg, (Failure("unreachable", msg),), True)
 
 
 def message(result: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import statistics
 from collections.abc import Iterator, Mapping
@@ -29,12 +30,6 @@ _LABELLED = 3  # outliers of a plot: names of more would cover each other
 
 def make_page(report: Mapping[str, Any]) -> bytes:
     """Return the page, in UTF-8."""
-    with open(_TEMPLATE, encoding="utf-8") as stream:
-        # Everything that a host or an inventory named is escaped.
-        environment = jinja2.Environment(
-            autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
-        template = environment.from_string(stream.read())
     models = sorted({cell["model"] for row in report["hosts"] for cell in row["models"]})
     slow: dict[tuple[str, str], set[str]] = {}
     for outlier in report["outliers"]:
@@ -42,7 +37,7 @@ def make_page(report: Mapping[str, Any]) -> bytes:
     plots = [
         (title, [plot for model in models for plot in _plot(report, model, measure)]) for measure, title in _TITLES
     ]
-    page = template.render(
+    page = _template().render(
         report=report,
         words=words,
         models=[_column(report, model) for model in models],
@@ -53,6 +48,16 @@ def make_page(report: Mapping[str, Any]) -> bytes:
         duration=_duration(report),
     )
     return page.encode()
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    with open(_TEMPLATE, encoding="utf-8") as stream:
+        # Everything that a host or an inventory named is escaped.
+        environment = jinja2.Environment(
+            autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        return environment.from_string(stream.read())
 
 
 def _duration(report: Mapping[str, Any]) -> str | None:

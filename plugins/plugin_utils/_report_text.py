@@ -39,7 +39,7 @@ def make_table(report: Mapping[str, Any], columns: int) -> str:
         lines += _align(detailed, columns)
     else:
         lines += _align(list(_summed_up(report["hosts"])), columns)
-        lines.append("For each model: the oldest verification, and the medians of latency and load time.")
+        lines.append("Of each model: the oldest verification, the median latency and load time.")
     lines += _listing("FAILURES", [(*_where(failure), explain(failure)) for failure in report["failures"]], columns)
     return "\n".join([*lines, *_listing("SLOWER THAN MOST", list(_slow(report["outliers"])), columns)])
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -19,6 +20,15 @@ from typing import Any, Self
 _PATIENCE = 60  # seconds
 
 
+def _pipe() -> list[int]:
+    """Return the ends of a pipe, with numbers that no redirection below takes."""
+    low = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low]
+    for end in low:
+        os.close(end)
+    return high
+
+
 class Browser:
     """A browser with one tab. ``events`` are all that the tab told of since the last page was opened."""
 
@@ -26,24 +36,20 @@ class Browser:
         self._numbers = itertools.count(1)
         self._received = b""
         self.events: list[dict[str, Any]] = []
-        ours, theirs = os.pipe(), os.pipe()
-        self._write, self._read = ours[1], theirs[0]
-
-        def hand_over() -> None:
-            # The protocol's own numbers. A copy above them, so that none is closed by the other's dup2.
-            commands, answers = os.dup(ours[0]), os.dup(theirs[1])
-            commands, answers = os.dup(commands), os.dup(answers)
-            os.dup2(commands, 3)
-            os.dup2(answers, 4)
-
+        commands, answers = _pipe(), _pipe()
+        self._write, self._read = commands[1], answers[0]
         command = ["chromium", "--headless", "--remote-debugging-pipe", f"--user-data-dir={profile}", "--disable-gpu"]
         # A container's /dev/shm may be small, and root gets no sandbox.
         command += ["--disable-dev-shm-usage", "--no-sandbox", "--hide-scrollbars", "about:blank"]
+        # The protocol's pipes have the numbers 3 and 4.
         self._process = subprocess.Popen(
-            command, preexec_fn=hand_over, close_fds=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["bash", "-c", f'exec "$@" 3<&{commands[0]} 4>&{answers[1]}', "bash", *command],
+            pass_fds=(commands[0], answers[1]),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        os.close(ours[0])
-        os.close(theirs[1])
+        os.close(commands[0])
+        os.close(answers[1])
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]

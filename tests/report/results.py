@@ -35,9 +35,16 @@ def smoke_entry(model: str, latency: float = 12.0, load: float = 3.0, ok: bool =
         "engine": "transformers",
         "device": "NVIDIA L4",
         "dtype": "float16",
-        "attempts": [{"dtype": "float16", "predicted_mib": 90, "available_mib": 22000, "reason": None, "failure": None}],
+        "attempts": [
+            {"dtype": "float16", "predicted_mib": 90, "available_mib": 22000, "reason": None, "failure": None}
+        ],
         "checks": [
-            {"check": "weights", "ok": True, "expected": "every weight of the model in its files", "found": "all of them"},
+            {
+                "check": "weights",
+                "ok": True,
+                "expected": "every weight of the model in its files",
+                "found": "all of them",
+            },
             {"check": "finite", "ok": True, "expected": "finite numbers alone", "found": "3 outputs"},
             {**golden, "found": "0.999998" if ok else "0.867000"},
         ],
@@ -58,6 +65,7 @@ def store_info(
     last_verified: str | None = "2026-03-02T05:06:07+00:00",
 ) -> dict[str, Any]:
     """Return what ``model_store_info`` says of a store that serves one generation, or none."""
+    outcome = {"at": "2026-03-01T05:06:07+00:00", "passed": True, "digest": "1" * 64, "models": smoke}
     found = {
         "generation": generation,
         "current": True,
@@ -77,7 +85,7 @@ def store_info(
             }
             for model in models
         ],
-        "smoke": {"at": "2026-03-01T05:06:07+00:00", "passed": True, "digest": "1" * 64, "models": smoke} if smoke else None,
+        "smoke": outcome if smoke else None,
     }
     known = [] if generation is None else [found]
     return {"exists": True, "current": generation, "generations": known, "partials": [], "blobs": 3, "changed": False}
@@ -115,7 +123,9 @@ def fleet(hosts: int, models: int = 6, failing: bool = True, seed: int = 1) -> d
         host = run.hosts.setdefault(name, Host())
         if failing and place == 2:
             run.unreachable |= {name}
-            run.tasks[name] = [unreachable_task("Look", {"msg": "Failed to connect to the host via ssh", "unreachable": True})]
+            run.tasks[name] = [
+                unreachable_task("Look", {"msg": "Failed to connect to the host via ssh", "unreachable": True})
+            ]
             continue
         slow = 2.6 if failing and place == 3 else 1.0
         entries = [
@@ -136,7 +146,12 @@ def fleet(hosts: int, models: int = 6, failing: bool = True, seed: int = 1) -> d
         if failing and place == 4:
             defect = {"model": names[-1], "path": "model.safetensors", "sha256": "2" * 64, "derived": False}
             corrupt = [{**defect, "reason": "1 of its 3 blocks is not as it must be", "blocks": [1]}]
-            result = {"generation": 7, "models": info["generations"][0]["models"], "corrupt": corrupt, "msg": "1 of 3 files"}
+            result = {
+                "generation": 7,
+                "models": info["generations"][0]["models"],
+                "corrupt": corrupt,
+                "msg": "1 of 3 files",
+            }
             host.observe("model_verify", result, FINISHED, False)
             run.failed |= {name}
             run.tasks[name] = [failed_task("model_verify", "Verify what is served", result, [], None)]
