@@ -93,6 +93,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._begun = False
         self._previous: dict[str, Any] | None = None
         self._refused: set[str] = set()
+        self._items: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
         self._process = os.getpid()
 
     # What Ansible calls.
@@ -122,15 +123,20 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Note the host."""
         self._host(result)
 
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        """Keep the result of an item; that of its whole loop does not say which of them failed."""
+        self._items.setdefault((result.host.get_name(), result.task._uuid), []).append(result.result)
+
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Take in a result, and that it is a failure."""
         self._observe(result)
+        results = self._items.pop((result.host.get_name(), result.task._uuid), [result.result])
         if not ignore_errors:
             blocks = list(_blocks(result.task))
             rescued_by = next((block._uuid for block, rescues in blocks if rescues), None)
             module = _module(result.task)
             name = result.task.get_name()
-            task = failed_task(module, name, result.result, [block._uuid for block, _rescues in blocks], rescued_by)
+            task = failed_task(module, name, results, [block._uuid for block, _rescues in blocks], rescued_by)
             self._tasks_of(result).append(task)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
@@ -221,7 +227,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         items = values.get("results")
         # In a loop, each item has a result of its own.
         for value in items if isinstance(items, list) else [values]:
-            if isinstance(value, Mapping) and not value.get("skipped"):
+            if isinstance(value, Mapping):
                 host.observe(module, value, utc_now(), self._run.check_mode)
 
 

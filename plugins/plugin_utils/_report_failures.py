@@ -43,18 +43,17 @@ class FailedTask:
 
 
 def failed_task(
-    module: str | None, task: str, result: Mapping[str, Any], blocks: Sequence[str], rescued_by: str | None
+    module: str | None, task: str, results: Sequence[Mapping[str, Any]], blocks: Sequence[str], rescued_by: str | None
 ) -> FailedTask:
-    """Make one of a task's result.
+    """Make one of a task that failed.
 
     :param module: The name of the collection's module without the collection; None for any other.
+    :param results: What it returned; in a loop, for each item that failed.
     """
-    items = mappings(result.get("results"))
-    failed = [item for item in items if item.get("failed")] or [result]
-    found = [failure for item in failed for failure in _of_result(module, item)]
+    found = [failure for result in results for failure in _of_result(module, result)]
     if len(found) > _MOST:
         found[_MOST:] = [Failure(found[-1].check, f"and {len(found) - _MOST} more failures of this task")]
-    return FailedTask(name_of(task), message(failed[0]), tuple(found), False, tuple(blocks), rescued_by)
+    return FailedTask(name_of(task), message(results[0]), tuple(found), False, tuple(blocks), rescued_by)
 
 
 def unreachable_task(task: str, result: Mapping[str, Any]) -> FailedTask:

@@ -142,7 +142,7 @@ def fleet(hosts: int, models: int = 6, failing: bool = True, seed: int = 1) -> d
         if failing and place == 1:
             result = smoke_result(7, entries)
             run.failed |= {name}
-            run.tasks[name] = [failed_task("model_smoke", "Run the models", result, [], None)]
+            run.tasks[name] = [failed_task("model_smoke", "Run the models", [result], [], None)]
         if failing and place == 4:
             defect = {"model": names[-1], "path": "model.safetensors", "sha256": "2" * 64, "derived": False}
             corrupt = [{**defect, "reason": "1 of its 3 blocks is not as it must be", "blocks": [1]}]
@@ -154,5 +154,5 @@ def fleet(hosts: int, models: int = 6, failing: bool = True, seed: int = 1) -> d
             }
             host.observe("model_verify", result, FINISHED, False)
             run.failed |= {name}
-            run.tasks[name] = [failed_task("model_verify", "Verify what is served", result, [], None)]
+            run.tasks[name] = [failed_task("model_verify", "Verify what is served", [result], [], None)]
     return make_report(run, None)

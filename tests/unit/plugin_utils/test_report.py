@@ -237,7 +237,7 @@ def test_which_failures_count(tasks: list[FailedTask], told: list[str]) -> None:
 
 def test_what_the_modules_found_is_told_apart() -> None:
     result = smoke_result(8, [smoke_entry(MINILM, ok=False), smoke_entry("e5-small")])
-    (failure,) = failed_task("model_smoke", "Run", result, [], None).failures
+    (failure,) = failed_task("model_smoke", "Run", [result], [], None).failures
     assert failure == Failure(
         "golden",
         "expected a cosine of at least 0.99999, found 0.867000",
@@ -246,22 +246,22 @@ def test_what_the_modules_found_is_told_apart() -> None:
         "0.867000",
     )
     crash = {**smoke_entry(MINILM, ok=False), "checks": [], "attempts": [{"failure": "it was killed"}]}
-    (failure,) = failed_task("model_smoke", "Run", smoke_result(8, [crash]), [], None).failures
+    (failure,) = failed_task("model_smoke", "Run", [smoke_result(8, [crash])], [], None).failures
     assert (failure.check, failure.msg) == ("smoke", "it was killed")
     problems = {"problems": ["a: one", "b: two"], "msg": "a: one; b: two; nothing was changed"}
-    found = failed_task("model_preflight", "Look", problems, [], None).failures
+    found = failed_task("model_preflight", "Look", [problems], [], None).failures
     assert [entry.msg for entry in found] == ["a: one", "b: two"]
     check = {"check": "product float32", "ok": False, "expected": "whole numbers", "found": "others"}
     gpus = {"gpus": [{"index": 3, "ok": False, "checks": [check]}], "peers": [], "msg": "GPUs do not compute right"}
-    (failure,) = failed_task("gpu_check", "Check", gpus, [], None).failures
+    (failure,) = failed_task("gpu_check", "Check", [gpus], [], None).failures
     assert (failure.check, failure.found) == ("GPU 3 product float32", "others")
-    items = {"results": [{"failed": True, "msg": "one"}, {"failed": False}, {"failed": True, "msg": "three"}]}
+    items = [{"msg": "one"}, {"msg": "three"}]
     assert [entry.msg for entry in failed_task(None, "Loop", items, [], None).failures] == ["one", "three"]
 
 
 def test_a_damaged_model_of_many_files_is_not_told_file_by_file() -> None:
     defects = [{"model": MINILM, "path": f"{number}", "reason": "gone"} for number in range(500)]
-    found = failed_task("model_verify", "Verify", {"missing": defects, "msg": "500 files"}, [], None).failures
+    found = failed_task("model_verify", "Verify", [{"missing": defects, "msg": "500 files"}], [], None).failures
     assert len(found) == 21
     assert found[-1].msg == "and 480 more failures of this task"
 
@@ -458,7 +458,7 @@ def test_no_result_does_harm(results: list[tuple[str, dict[str, Any]]], name: st
     run = make_run()
     run.hosts[name] = host_of(*results)
     run.failed = frozenset([name])
-    run.tasks[name] = [failed_task(module, msg, result, [], None) for module, result in results]
+    run.tasks[name] = [failed_task(module, msg, [result], [], None) for module, result in results]
     report = make_report(run, EARLIER)
     jsonschema.Draft202012Validator(SCHEMA).validate(report)
     assert not report["ok"]
