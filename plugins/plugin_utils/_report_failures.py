@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._plain import mappings, name_of, plain, texts
+from ._plain import SENTENCE, mappings, name_of, plain, texts
 
 _MOST = 20  # failures of one task: where a whole model is damaged, its first files tell enough
 
@@ -93,7 +93,8 @@ def failures_of(tasks: Sequence[FailedTask]) -> list[tuple[FailedTask, Failure]]
     A task that ended it only by repeating the message of a cause, as a ``rescue`` does, adds none.
     """
     ended, causes = counting(tasks)
-    told = [cause.msg for cause in causes]
+    # The ends of long messages are cut off.
+    told = [cause.msg[: SENTENCE // 2] for cause in causes]
     counted = [*causes, *(task for task in ended if not any(msg in task.msg for msg in told))]
     return [(task, failure) for task in counted for failure in task.failures]
 

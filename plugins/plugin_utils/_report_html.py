@@ -78,8 +78,7 @@ def _numbers(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     whole = [cell["verified"] for cell in cells if cell["verified"]["state"] != "unknown"]
     ages = [state["age_seconds"] for state in whole if state["age_seconds"] is not None]
     if any(state["state"] == "damaged" for state in whole):
-        oldest = words.count(sum(1 for state in whole if state["state"] == "damaged"), "copy") + " damaged"
-        oldest = oldest.replace("copys", "copies")
+        oldest = f"{sum(1 for state in whole if state['state'] == 'damaged')} damaged"
     elif any(state["state"] == "never" for state in whole):
         oldest = "never, for some"
     else:

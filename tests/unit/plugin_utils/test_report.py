@@ -220,6 +220,7 @@ def task(msg: str, blocks: tuple[str, ...] = (), rescued_by: str | None = None) 
         # A rescue that repeats the reason adds none; one that fails by itself does.
         ([task("it broke", ("a",), "a"), task("it broke - checked: 1 is served", ("a",))], ["it broke"]),
         ([task("it broke", ("a",), "a"), task("no way back", ("a",))], ["it broke", "no way back"]),
+        ([task("y" * 1000, ("a",), "a"), task("y" * 999 + "…", ("a",))], ["y" * 1000]),
         # What another rescue mended is no cause.
         ([task("mended", ("a",), "a"), task("it broke", ("b",))], ["it broke"]),
         # A rescue within a rescue.
