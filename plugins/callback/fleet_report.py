@@ -6,22 +6,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-
-from ansible import constants, context
-from ansible.plugins.callback import CallbackBase
-
-from ansible_collections.gpufleet.models.plugins.plugin_utils._report import Run, make_report, utc_now
-from ansible_collections.gpufleet.models.plugins.plugin_utils._report_failures import failed_task, unreachable_task
-from ansible_collections.gpufleet.models.plugins.plugin_utils._report_files import read_report, to_json, write_file
-from ansible_collections.gpufleet.models.plugins.plugin_utils._report_host import OBSERVED, Host
-from ansible_collections.gpufleet.models.plugins.plugin_utils._report_html import make_page
-from ansible_collections.gpufleet.models.plugins.plugin_utils._report_junit import make_junit
-from ansible_collections.gpufleet.models.plugins.plugin_utils._report_text import make_table
-
 DOCUMENTATION = r"""
 name: fleet_report
 type: aggregate
@@ -69,6 +53,22 @@ options:
       - section: fleet_report
         key: html
 """
+
+import atexit
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ansible import constants, context
+from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.gpufleet.models.plugins.plugin_utils._report import Run, make_report, utc_now
+from ansible_collections.gpufleet.models.plugins.plugin_utils._report_failures import failed_task, unreachable_task
+from ansible_collections.gpufleet.models.plugins.plugin_utils._report_files import read_report, to_json, write_file
+from ansible_collections.gpufleet.models.plugins.plugin_utils._report_host import OBSERVED, Host
+from ansible_collections.gpufleet.models.plugins.plugin_utils._report_html import make_page
+from ansible_collections.gpufleet.models.plugins.plugin_utils._report_junit import make_junit
+from ansible_collections.gpufleet.models.plugins.plugin_utils._report_text import make_table
 
 _PREFIX = "gpufleet.models."
 _WRITERS: dict[str, Callable[[Mapping[str, Any]], bytes]] = {
