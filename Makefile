@@ -13,8 +13,8 @@ INFERENCE := .cache/inference/.complete
 INFERENCE_CUDA := .cache/inference-cuda/.complete
 COLLECTION := .collections/ansible_collections/gpufleet/models
 
-.PHONY: help setup inference inference-cuda demo lint sanity docs compiler unit hub integration smoke smoke-cuda hosts \
-    test test-matrix bench build clean
+.PHONY: help setup inference inference-cuda demo lint sanity docs compiler unit hub integration report smoke smoke-cuda \
+    hosts test test-matrix bench build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -48,6 +48,8 @@ lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments, shellche
 	ruff format --check
 	mypy -p ansible_collections.gpufleet.models.plugins.module_utils \
 	     -p ansible_collections.gpufleet.models.plugins.modules \
+	     -p ansible_collections.gpufleet.models.plugins.plugin_utils \
+	     -p ansible_collections.gpufleet.models.plugins.callback \
 	     -p ansible_collections.gpufleet.models.plugins.filter
 	yamllint --strict .
 	ansible-lint
@@ -79,6 +81,10 @@ hub: setup ## tests of the local Hub against the official client
 integration: setup compiler ## tests of modules, role and playbooks through ansible-playbook
 	pytest tests/integration
 
+report: setup ## tests of the report's page in a real browser
+	command -v chromium >/dev/null || sh tests/tools/apt-install.sh chromium fonts-dejavu-core
+	pytest tests/report
+
 smoke: setup inference compiler ## tests that load and run models: smoke tests, conversions, checks of GPUs
 	pytest tests/smoke -m "not cuda"
 
@@ -89,7 +95,7 @@ smoke-cuda: setup inference inference-cuda ## those of them that take what a hos
 hosts: setup ## tests of the roles on real hosts: containers with systemd, over SSH
 	molecule test --scenario-name hosts --scenario-name python
 
-test: lint sanity docs unit hub integration smoke hosts ## everything that must pass before a commit
+test: lint sanity docs unit hub integration report smoke hosts ## everything that must pass before a commit
 
 test-matrix: setup compiler ## unit and integration tests on every supported ansible-core and Python found here
 	python tests/tools/matrix.py

@@ -80,13 +80,22 @@ def _describe_generation(path: str, manifest: Manifest | None, last: dict[str, t
     return {
         "served": manifest.served,
         "lock_digest": manifest.digest,
-        "models": [_describe_model(path, manifest, model, last) for model in manifest.models],
+        "models": describe_models(path, manifest, last),
         "smoke": manifest.smoke and {**manifest.smoke, "models": _without_outputs(manifest.smoke["models"])},
     }
 
 
 def _without_outputs(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in model.items() if name != "golden"} for model in models]
+
+
+def describe_models(path: str, manifest: Manifest, last: dict[str, tuple[int, str]]) -> list[dict[str, Any]]:
+    """Return what ``model_store_info`` reports of the models of a generation.
+
+    :param path: Where the generation lies.
+    :param last: What the ledger says of when blobs were verified.
+    """
+    return [_describe_model(path, manifest, model, last) for model in manifest.models]
 
 
 def _describe_model(path: str, manifest: Manifest, model: Model, last: dict[str, tuple[int, str]]) -> dict[str, Any]:

@@ -96,6 +96,10 @@ previous_generation:
   returned: success
   type: int
   sample: 6
+served:
+  description: Whether the generation is served after this; in check mode whether it would be.
+  returned: success
+  type: bool
 directory:
   description: Where the generation lies.
   returned: when the generation exists
@@ -210,6 +214,7 @@ class GenerationManager:
             "msg": summary(plan),
             "generation": generation,
             "previous_generation": plan.previous,
+            "served": plan.activate or (generation is not None and generation == plan.previous),
             "directory": generation and os.path.join(self.root, "generations", str(generation)),
             "models": [
                 {"name": change.name, "commit": change.after, "action": change.action} for change in plan.changes
@@ -265,6 +270,7 @@ class GenerationManager:
                 "msg": f"remove generation {number}" if exists else f"there is no generation {number}",
                 "generation": number,
                 "previous_generation": current,
+                "served": False,
                 "models": [],
                 "downloaded_bytes": 0,
                 "reused_bytes": 0,

@@ -76,6 +76,11 @@ generation:
   returned: when there is one
   type: int
   sample: 7
+models:
+  description: The models of the generation after this run, as M(gpufleet.models.model_store_info) returns them.
+  returned: when a generation was verified
+  type: list
+  elements: dict
 verified:
   description: The files that are as they must be, below the generation's directory.
   returned: when a generation was verified
@@ -153,6 +158,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
+from ansible_collections.gpufleet.models.plugins.module_utils._info import describe_models
+from ansible_collections.gpufleet.models.plugins.module_utils._ledger import Ledger
 from ansible_collections.gpufleet.models.plugins.module_utils._module import (
     ROOT_ARGUMENT,
     TRANSFER_ARGUMENTS,
@@ -233,6 +240,9 @@ class VerifyManager:
             # Putting back a file's time alone is a repair of no defect.
             "changed": bool(repaired) or after.inspection.problems != found.inspection.problems,
             "generation": found.manifest.generation,
+            "models": describe_models(
+                Generations(store).path(found.manifest.generation), found.manifest, Ledger(store.root).last_verified()
+            ),
             "verified": after.verified(hashed_only=self.full),
             "corrupt": [defect.to_json() for defect in left if not defect.missing],
             "missing": [defect.to_json() for defect in left if defect.missing],
