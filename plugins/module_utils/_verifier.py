@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ._directory import Directory
@@ -53,6 +53,7 @@ class Verifier:
         self._cancelled = cancelled
         self._unwritten: OSError | None = None
         self.hashed_bytes = 0
+        self.damaged: set[str] = set()  # the models of which something was found damaged and not mended
 
     def run(self) -> str:
         """Verify, and return what there is to say.
@@ -67,7 +68,9 @@ class Verifier:
             now = Generations(store).current()
             if now != manifest.generation:
                 return f"generation {manifest.generation} was verified in part, as another one came to be served"
+            self.damaged = {defect.model.name for defect in found.defects()}
             left = self._repair(store, found).defects()
+            self.damaged = {defect.model.name for defect in left}
             if left:
                 advice = "mend it with the playbook verify and model_store_verify_repair=true"
                 raise StoreError(describe_defects(manifest, left, advice))
@@ -132,11 +135,12 @@ def _served(store: Store) -> Manifest:
     return generations.manifest(current)
 
 
-def write_metrics(root: str, path: str, run: Run | None) -> None:
+def write_metrics(root: str, path: str, run: Run | None, damaged: Collection[str] = ()) -> None:
     """Put the metrics of a store in place, as a whole.
 
     :param path: Of the file, in a directory that exists.
     :param run: The run that just ended; None for the last one of the ledger.
+    :param damaged: The models that it found damaged, which the ledger does not say where it cannot be written.
     :raises OSError: When the file cannot be written; the former one is left as it was.
     """
     try:
@@ -144,7 +148,9 @@ def write_metrics(root: str, path: str, run: Run | None) -> None:
             ledger = Ledger(store.root)
             run = run or last_run(ledger)
             manifest = _served(store)
-            text = render(manifest, health_of(manifest, inspect(store, manifest), ledger), run)
+            models = health_of(manifest, inspect(store, manifest), ledger)
+            models = [replace(model, verified=model.verified and model.name not in damaged) for model in models]
+            text = render(manifest, models, run)
     except (ModelsError, OSError):
         text = render(None, [], run)
     directory, name = os.path.split(path)
@@ -152,10 +158,12 @@ def write_metrics(root: str, path: str, run: Run | None) -> None:
         target.write(name, text.encode())
 
 
-def verify(options: argparse.Namespace, cancelled: threading.Event) -> tuple[str, bool, Run]:
-    """Run the verifier, and note in the ledger that it ran; return what to say, whether all is well, and the run."""
+def verify(verifier: Verifier, root: str) -> tuple[str, Run]:
+    """Run the verifier, and note in the ledger that it ran; return what to say, and the run.
+
+    :raises Cancelled: When it was stopped.
+    """
     started = time.monotonic()
-    verifier = Verifier(options.root, options.budget, options.repair_from, cancelled)
     try:
         said, well = verifier.run(), True
     except Cancelled:
@@ -163,14 +171,14 @@ def verify(options: argparse.Namespace, cancelled: threading.Event) -> tuple[str
     except ModelsError as error:
         said, well = str(error), False
     except OSError as error:
-        said, well = describe_os_error(error, options.root), False
+        said, well = describe_os_error(error, root), False
     run = Run(round(time.time()), well, round(time.monotonic() - started, 3), verifier.hashed_bytes)
     try:
-        with _open(options.root) as store:
+        with _open(root) as store:
             Ledger(store.root).append([run.event()])
     except (ModelsError, OSError):
         pass  # it was said already: there is no store, or its ledger cannot be written
-    return said, well, run
+    return said, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -179,16 +187,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cancelled = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_arguments: cancelled.set())
-    said, well, run = "the metrics were written again", True, None
+    verifier = Verifier(options.root, options.budget, options.repair_from, cancelled)
+    said, run = "the metrics were written again", None
     try:
         if not options.refresh:
-            said, well, run = verify(options, cancelled)
+            said, run = verify(verifier, options.root)
     except Cancelled:
         print("stopped by a signal; what was hashed so far is in the ledger", file=sys.stderr)
         return STOPPED
+    well = run is None or run.success
     if options.metrics is not None:
         try:
-            write_metrics(options.root, options.metrics, run)
+            write_metrics(options.root, options.metrics, run, verifier.damaged)
         except (ModelsError, OSError) as error:
             reason = describe_os_error(error, options.metrics) if isinstance(error, OSError) else error
             said, well = f"{said}; the metrics could not be written: {reason}", False

@@ -247,5 +247,13 @@ def test_a_store_that_cannot_be_written(night: Night, tiny: dict[str, Any]) -> N
         # It was hashed, and is not damaged.
         assert night.value("model_verified", "tiny") == 1
         assert night.value("verification_last_run_hashed_bytes") > 0  # type: ignore[operator]
+        # Damage is told all the same, though the ledger does not know of it.
+        subprocess.run(["mount", "-o", "remount,rw,bind", root], check=True)
+        flip(night.host.blob(sha256_of(tiny, GGUF)), 100)
+        subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+        status, said = night.run()
+        assert status == 1
+        assert f"{GGUF} of tiny: 1 of its 1 blocks" in said
+        assert night.value("model_verified", "tiny") == 0
     finally:
         subprocess.run(["umount", "--lazy", root], check=True)
