@@ -6,17 +6,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
-from typing import Any
-
-import ansible.constants as C  # noqa: N812
-from ansible.errors import AnsibleLookupError
-from ansible.plugins.lookup import LookupBase
-
-from ansible_collections.gpufleet.models.plugins.plugin_utils._zipapp import build
-
 DOCUMENTATION = r"""
 name: verifier
 short_description: Make the program that verifies models without Ansible
@@ -48,6 +37,17 @@ _raw:
   type: list
   elements: path
 """
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ansible.constants as C  # noqa: N812
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+
+from ansible_collections.gpufleet.models.plugins.plugin_utils._zipapp import build
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]

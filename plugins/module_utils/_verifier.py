@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.refresh:
             said, run = verify(verifier, options.root)
     except Cancelled:
-        print("stopped by a signal; what was hashed so far is in the ledger", file=sys.stderr)
+        sys.stderr.write("stopped by a signal; what was hashed so far is in the ledger\n")
         return STOPPED
     well = run is None or run.success
     if options.metrics is not None:
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ModelsError, OSError) as error:
             reason = describe_os_error(error, options.metrics) if isinstance(error, OSError) else error
             said, well = f"{said}; the metrics could not be written: {reason}", False
-    print(said, file=sys.stdout if well else sys.stderr)
+    (sys.stdout if well else sys.stderr).write(f"{said}\n")
     return 0 if well else 1
 
 
