@@ -11,6 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.complete
 INFERENCE := .cache/inference/.complete
 INFERENCE_CUDA := .cache/inference-cuda/.complete
+PROMETHEUS := .cache/prometheus/.complete
 COLLECTION := .collections/ansible_collections/gpufleet/models
 
 .PHONY: help setup inference inference-cuda demo lint sanity docs compiler unit hub integration report smoke smoke-cuda \
@@ -40,6 +41,11 @@ $(INFERENCE_CUDA): requirements/smoke-cuda.txt requirements/smoke-constraints.tx
 	.cache/inference-cuda/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/smoke-cuda.txt
 	touch $@
 
+# Prometheus' own tools judge what hosts tell it.
+$(PROMETHEUS): tests/tools/prometheus.sh
+	sh tests/tools/prometheus.sh
+	touch $@
+
 demo: setup ## put real models on this machine with site.yml, from a local Hub
 	python -m tests.demo
 
@@ -50,7 +56,8 @@ lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments, shellche
 	     -p ansible_collections.gpufleet.models.plugins.modules \
 	     -p ansible_collections.gpufleet.models.plugins.plugin_utils \
 	     -p ansible_collections.gpufleet.models.plugins.callback \
-	     -p ansible_collections.gpufleet.models.plugins.filter
+	     -p ansible_collections.gpufleet.models.plugins.filter \
+	     -p ansible_collections.gpufleet.models.plugins.lookup
 	yamllint --strict .
 	ansible-lint
 	antsibull-changelog lint
@@ -78,7 +85,7 @@ unit: setup compiler ## tests of the engine and the modules
 hub: setup ## tests of the local Hub against the official client
 	pytest tests/hub
 
-integration: setup compiler ## tests of modules, role and playbooks through ansible-playbook
+integration: setup compiler $(PROMETHEUS) ## tests of modules, role and playbooks through ansible-playbook
 	pytest tests/integration
 
 report: setup ## tests of the report's page in a real browser
@@ -97,7 +104,7 @@ hosts: setup ## tests of the roles on real hosts: containers with systemd, over 
 
 test: lint sanity docs unit hub integration report smoke hosts ## everything that must pass before a commit
 
-test-matrix: setup compiler ## unit and integration tests on every supported ansible-core and Python found here
+test-matrix: setup compiler $(PROMETHEUS) ## unit and integration tests on every supported ansible-core and Python found here
 	python tests/tools/matrix.py
 
 bench: setup inference ## measure against hf, aria2c, get_url, pip and plain scripts

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from ._blocks import hash_file
 from ._generation import Generations
@@ -96,20 +97,24 @@ def examine(
     full: bool,
     budget_seconds: float | None,
     cancelled: threading.Event,
+    note: Callable[[Finding], None] = lambda _finding: None,
 ) -> Examination:
     """Look at a generation and, if ``full``, hash its blobs, the longest unverified first.
 
     Needs no network, and nothing but the right to read.
 
     :param budget_seconds: Begin to hash no further blob after that time.
+    :param note: Is given each finding as it comes, for who does not want to lose what a kill leaves of the others.
     """
     inspection = inspect(store, manifest)
-    findings = {}
+    findings: dict[str, Finding] = {}
     if full:
         sizes = {file.sha256: file.size for _model, file in manifest.files()}
         last = Ledger(store.root).last_verified()
         order = sorted(sizes.items(), key=lambda item: last.get(item[0], (-1, ""))[0])
-        findings = {finding.sha256: finding for finding in check_blobs(store, order, cancelled, budget_seconds)}
+        for finding in check_blobs(store, order, cancelled, budget_seconds):
+            findings[finding.sha256] = finding
+            note(finding)
     return Examination(manifest, inspection, findings)
 
 
@@ -169,19 +174,44 @@ def _recover(store: Store, manifest: Manifest, sha256: str, cancelled: threading
     return False
 
 
-def record(store: Store, examination: Examination, repaired: list[Defect]) -> None:
+def repaired(found: Examination, after: Examination) -> list[Defect]:
+    """Return what was wrong before a repair and is not any more."""
+    left = {(defect.model.name, defect.file.path) for defect in after.defects()}
+    return [defect for defect in found.defects() if (defect.model.name, defect.file.path) not in left]
+
+
+def describe_defects(manifest: Manifest, defects: list[Defect], advice: str) -> str:
+    """Put what is wrong with a generation into one sentence.
+
+    :param defects: At least one.
+    :param advice: What to do about a file that can be fetched.
+    """
+    first = defects[0]
+    if first.derived:
+        advice = "it was made on this host and cannot be fetched: run the playbook site, which converts the model again"
+    return (
+        f"{len(defects)} of {sum(1 for _file in manifest.files())} files of generation {manifest.generation} are not "
+        f"as they must be; the first: {first.file.path} of {first.model.name}: {first.reason}; {advice}"
+    )
+
+
+def record(store: Store, examination: Examination, mended: list[Defect]) -> None:
     """Write what was found into the ledger, and block digests where there were none to be trusted."""
-    for finding in examination.findings.values():
-        if finding.record is not None and not finding.damage and store.read_record(finding.sha256) != finding.record:
-            store.write_record(finding.record)
+    record_findings(store, examination.findings.values())
+    Ledger(store.root).append({"event": "repaired", **defect.to_json()} for defect in mended)
+
+
+def record_findings(store: Store, findings: Iterable[Finding]) -> None:
+    """Write what hashing showed into the ledger, and block digests where there were none to be trusted."""
     events: list[dict[str, Any]] = []
-    for finding in examination.findings.values():
+    for finding in findings:
         if finding.damage:
             blocks = None if finding.blocks is None else list(finding.blocks)
             events.append({"event": "corrupt", "sha256": finding.sha256, "blocks": blocks})
-        else:
-            events.append({"event": "verified", "sha256": finding.sha256, "bytes": finding.size})
-    events.extend({"event": "repaired", **defect.to_json()} for defect in repaired)
+            continue
+        if finding.record is not None and store.read_record(finding.sha256) != finding.record:
+            store.write_record(finding.record)
+        events.append({"event": "verified", "sha256": finding.sha256, "bytes": finding.size})
     Ledger(store.root).append(events)
 
 

@@ -175,9 +175,11 @@ from ansible_collections.gpufleet.models.plugins.module_utils._verify import (
     Defect,
     Examination,
     coverage,
+    describe_defects,
     examine,
     record,
     repair,
+    repaired,
 )
 
 
@@ -214,31 +216,31 @@ class VerifyManager:
             downloaded = 0
             if self.repair and (found.defects() or found.inspection.problems):
                 after, downloaded = repair(store, found, self.hub, self.limits, cancelled)
-            repaired = _repaired(found, after)
+            mended = repaired(found, after)
             if not self.module.check_mode:
-                self._record(store, found, after, repaired)
-            return self._result(store, found, after, repaired, downloaded)
+                self._record(store, found, after, mended)
+            return self._result(store, found, after, mended, downloaded)
 
     def _writer(self, store: Store, cancelled: threading.Event) -> contextlib.AbstractContextManager[None]:
         if self.repair:
             return store.writer("model_verify", self.module.params["lock_timeout"], cancelled)
         return contextlib.nullcontext()
 
-    def _record(self, store: Store, found: Examination, after: Examination, repaired: list[Defect]) -> None:
+    def _record(self, store: Store, found: Examination, after: Examination, mended: list[Defect]) -> None:
         try:
             record(store, found, [])
-            if repaired:
-                record(store, after, repaired)
+            if mended:
+                record(store, after, mended)
         except OSError as error:
             self.module.warn(f"the ledger of {self.root} could not be written: {error.strerror}")
 
     def _result(
-        self, store: Store, found: Examination, after: Examination, repaired: list[Defect], downloaded: int
+        self, store: Store, found: Examination, after: Examination, mended: list[Defect], downloaded: int
     ) -> dict[str, Any]:
         left = after.defects()
         result: dict[str, Any] = {
             # Putting back a file's time alone is a repair of no defect.
-            "changed": bool(repaired) or after.inspection.problems != found.inspection.problems,
+            "changed": bool(mended) or after.inspection.problems != found.inspection.problems,
             "generation": found.manifest.generation,
             "models": describe_models(
                 Generations(store).path(found.manifest.generation), found.manifest, Ledger(store.root).last_verified()
@@ -246,33 +248,17 @@ class VerifyManager:
             "verified": after.verified(hashed_only=self.full),
             "corrupt": [defect.to_json() for defect in left if not defect.missing],
             "missing": [defect.to_json() for defect in left if defect.missing],
-            "repaired": [defect.to_json() for defect in repaired],
+            "repaired": [defect.to_json() for defect in mended],
             "unexpected": list(after.inspection.unexpected),
             "hashed_bytes": found.hashed_bytes(),
             "downloaded_bytes": downloaded,
             "coverage": coverage(store, found.manifest),
         }
         if left:
-            first = left[0]
-            advice = _advice(first, self.repair)
             result["failed"] = True
-            result["msg"] = (
-                f"{len(left)} of {sum(1 for _file in found.manifest.files())} files of generation "
-                f"{found.manifest.generation} are not as they must be; the first: {first.file.path} of "
-                f"{first.model.name}: {first.reason}; {advice}"
-            )
+            advice = "it could not be repaired" if self.repair else "run it with repair to mend it"
+            result["msg"] = describe_defects(found.manifest, left, advice)
         return result
-
-
-def _advice(defect: Defect, tried: bool) -> str:
-    if defect.derived:
-        return "it was made on this host and cannot be fetched: run the playbook site, which converts the model again"
-    return "it could not be repaired" if tried else "run it with repair to mend it"
-
-
-def _repaired(found: Examination, after: Examination) -> list[Defect]:
-    left = {(defect.model.name, defect.file.path) for defect in after.defects()}
-    return [defect for defect in found.defects() if (defect.model.name, defect.file.path) not in left]
 
 
 def main() -> None:
