@@ -13,7 +13,7 @@ INFERENCE := .cache/inference/.complete
 INFERENCE_CUDA := .cache/inference-cuda/.complete
 COLLECTION := .collections/ansible_collections/gpufleet/models
 
-.PHONY: help setup inference inference-cuda demo lint sanity docs compiler unit hub integration smoke smoke-cuda hosts \
+.PHONY: help setup inference inference-cuda demo lint sanity docs compiler sshd unit hub integration smoke smoke-cuda hosts \
     test test-matrix bench build clean
 
 help: ## print this list
@@ -48,7 +48,8 @@ lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments, shellche
 	ruff format --check
 	mypy -p ansible_collections.gpufleet.models.plugins.module_utils \
 	     -p ansible_collections.gpufleet.models.plugins.modules \
-	     -p ansible_collections.gpufleet.models.plugins.filter
+	     -p ansible_collections.gpufleet.models.plugins.filter \
+	     -p ansible_collections.gpufleet.models.plugins.plugin_utils
 	yamllint --strict .
 	ansible-lint
 	antsibull-changelog lint
@@ -76,7 +77,11 @@ unit: setup compiler ## tests of the engine and the modules
 hub: setup ## tests of the local Hub against the official client
 	pytest tests/hub
 
-integration: setup compiler ## tests of modules, role and playbooks through ansible-playbook
+# Some hosts of the tests are reached through an sshd on loopback.
+sshd:
+	test -x /usr/sbin/sshd || sh tests/tools/apt-install.sh openssh-server
+
+integration: setup compiler sshd ## tests of modules, role and playbooks through ansible-playbook
 	pytest tests/integration
 
 smoke: setup inference compiler ## tests that load and run models: smoke tests, conversions, checks of GPUs
@@ -91,7 +96,7 @@ hosts: setup ## tests of the roles on real hosts: containers with systemd, over 
 
 test: lint sanity docs unit hub integration smoke hosts ## everything that must pass before a commit
 
-test-matrix: setup compiler ## unit and integration tests on every supported ansible-core and Python found here
+test-matrix: setup compiler sshd ## unit and integration tests on every supported ansible-core and Python found here
 	python tests/tools/matrix.py
 
 bench: setup inference ## measure against hf, aria2c, get_url, pip and plain scripts

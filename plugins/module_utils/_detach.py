@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import time
-from typing import NoReturn
 
 from ._errors import StoreError
 from ._store import Store
@@ -35,10 +34,12 @@ def detach(work: Work) -> None:
     """
     if read_record(work.store, work.name) is not None:
         tell(attend(work.store, work.name, START_PATIENCE)[1])
+        sys.exit()
     others = [record for record in work_of(work.store) if record.writes] if work.writes else []
     if others:
         _wait(others[0], START_PATIENCE)
         tell(json.dumps({"changed": False, KEY: {**others[0].to_json(), "other": True}}))
+        sys.exit()
     forget_abandoned(work.store)
     try:
         with directory_of(work.store, create=True) as directory:
@@ -54,6 +55,8 @@ def detach(work: Work) -> None:
         if ended:
             forget(work.store, work.name)
         tell(answer)
+        # At once: what the module lies in is removed by the process that does the work.
+        os._exit(0)
     # A connection that is closed sends a signal to its session, and waits until nobody has its pipes.
     os.setsid()
     os.chdir("/")
@@ -80,14 +83,10 @@ def attend(store: Store, name: str, seconds: float) -> tuple[bool, str]:
     return True, _result(store, record)
 
 
-def tell(answer: str) -> NoReturn:
-    """Print what a module has to say, and end the process.
-
-    It ends at once: what it has open, and what the module lies in, belongs to the process that does the work.
-    """
+def tell(answer: str) -> None:
+    """Print what a module has to say, as it is: it was another process of the module that made it."""
     sys.stdout.write(f"\n{answer}\n")
     sys.stdout.flush()
-    os._exit(0)
 
 
 def _wait(record: Record, seconds: float) -> None:

@@ -82,6 +82,7 @@ works:
       type: int
 """
 
+import sys
 import threading
 from typing import Any
 
@@ -124,6 +125,7 @@ def main() -> None:
         with store:
             if name is not None and module.params["_wait"] is not None:
                 tell(attend(store, name, module.params["_wait"])[1])
+                sys.exit()
             records = work_of(store) if name is None else _named(store, name)
             if module.params["stop"] and not module.check_mode:
                 stop(records)

@@ -23,6 +23,7 @@ _DOING = {
 }
 _HEADS = ("host", "doing", "%", "MB/s", "left")
 _LONGEST_HOST = 30  # columns
+_FIGURES = 26  # columns that the three figures take, and what is between them
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def table(rows: Mapping[str, Row], width: int, height: int) -> list[str]:
     shown = sorted(rows)[: max(1, height - 2)]
     hosts = {host: printable(host) for host in shown}
     host_width = min(_LONGEST_HOST, max(map(_width, [*hosts.values(), _HEADS[0]])))
-    doing_width = max(len(_HEADS[1]), width - host_width - 3 - 3 * 2 - 3 - 8 - 9)
+    doing_width = max(len(_HEADS[1]), width - host_width - _FIGURES)
     lines = []
     for host, doing, *cells in [_HEADS, *((hosts[host], rows[host].doing, *_cells(rows[host])) for host in shown)]:
         percent, rate, left = cells

@@ -28,6 +28,7 @@ _SHORTEST, _LONGEST_ON_TERMINAL, _LONGEST = 3.0, 5.0, 30.0  # seconds in which a
 _SILENCE = 60.0  # seconds longer than asked for, after which a connection that tells nothing is taken for lost
 _RETRY = 5.0  # seconds between two attempts to reach a host again
 _LOST = 3600.0  # seconds after which a host that cannot be reached any more is given up
+_HOLD = 3.0  # seconds that a call has to end which shall not be interrupted
 _STOP = 10.0  # seconds in which a host must answer that the work was stopped
 
 
@@ -54,15 +55,18 @@ class Interrupts:
         self._came = True
         if not self._held:
             self._raise()
+        elif not self._raised:
+            signal.signal(signal.SIGALRM, self._raise)
+            signal.setitimer(signal.ITIMER_REAL, _HOLD)
 
-    def _raise(self) -> None:
+    def _raise(self, *_arguments: object) -> None:
         if self._came and not self._raised:
             self._raised = True
             raise Interrupted
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Let something short end first, of which it must be known whether it happened."""
+        """Give something short the time to end first, of which it must be known whether it happened."""
         self._held = True
         try:
             yield
@@ -77,7 +81,7 @@ class Interrupts:
         handler(signal.SIGTERM, None)
 
 
-class WorkAction(ActionBase):
+class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
     """Runs the module of its own name, detached while there is long work to do.
 
     The module decides what is long: it answers with its result, or with how far the work is that it has begun, and
@@ -112,26 +116,23 @@ class WorkAction(ActionBase):
     def _work(self, interrupts: Interrupts) -> dict[str, Any]:
         started = time.monotonic()
         answer: dict[str, Any] = {}
-        while True:
-            try:
+        try:
+            while True:
+                answer = {}
                 with interrupts.held():
                     answer = self._call(self._task.action, {**self._task.args, "_work": self._name})
-            except Interrupted:
+                if not _goes_on(answer):
+                    return answer
+                self._show(row_of(answer[_KEY]))
                 if _is_own(answer):
-                    self._stop()
-                raise
-            if _KEY not in answer:
-                return answer
-            self._show(row_of(answer[_KEY]))
-            if _is_own(answer):
-                break
-            time.sleep(_SHORTEST)
-        try:
-            return self._watch(started)
+                    return self._watch(started)
+                time.sleep(_SHORTEST)
         except AnsibleConnectionFailure:
             raise
-        except BaseException:
-            self._stop()
+        except BaseException as error:
+            # Where the run is ended before there is an answer, nobody knows whether anything has begun.
+            if _is_own(answer) or not (answer or isinstance(error, Exception)):
+                self._stop()
             raise
 
     def _watch(self, started: float) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class WorkAction(ActionBase):
                 time.sleep(_RETRY)
                 continue
             reached = now
-            if _KEY not in answer:
+            if not _goes_on(answer):
                 with contextlib.suppress(AnsibleConnectionFailure):
                     self._call(_WORK, self._of_work(_forget=True))
                 return answer
@@ -161,7 +162,8 @@ class WorkAction(ActionBase):
     def _poll(self, wait: float) -> dict[str, Any] | None:
         """Return what the host tells, or None when it does not."""
         try:
-            with self._limit(wait + _SILENCE):
+            # The task's own timeout, where there is one, uses the same alarm.
+            with contextlib.nullcontext() if self._task.timeout else _limit(wait + _SILENCE):
                 answer = self._call(_WORK, self._of_work(_wait=wait))
         except (AnsibleConnectionFailure, TimeoutError):
             answer = {}
@@ -176,7 +178,7 @@ class WorkAction(ActionBase):
         """Stop the work on the host, as far as it can be reached."""
         _end_helpers()
         try:
-            with self._limit(_STOP):
+            with _limit(_STOP):
                 answer = self._call(_WORK, self._of_work(stop=True, _forget=True))
         except (AnsibleConnectionFailure, TimeoutError):
             answer = {"failed": True}
@@ -201,30 +203,17 @@ class WorkAction(ActionBase):
 
     def _show(self, row: Row) -> None:
         if not self._task.no_log:
-            self._screen.show(row)
+            with contextlib.suppress(OSError):  # such as a full disk here: the work goes on all the same
+                self._screen.show(row)
 
-    @contextlib.contextmanager
-    def _limit(self, seconds: float) -> Iterator[None]:
-        """Raise TimeoutError after that time. The task's own timeout, where there is one, uses the same alarm."""
-        if self._task.timeout:
-            yield
-            return
 
-        def give_up(_number: int, _frame: FrameType | None) -> None:
-            raise TimeoutError
-
-        former = signal.signal(signal.SIGALRM, give_up)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, former)
+def _goes_on(answer: dict[str, Any]) -> bool:
+    """Whether it is no result yet."""
+    return isinstance(answer.get(_KEY), dict)
 
 
 def _is_own(answer: dict[str, Any]) -> bool:
-    work = answer.get(_KEY)
-    return isinstance(work, dict) and work.get("other") is not True
+    return _goes_on(answer) and answer[_KEY].get("other") is not True
 
 
 def _end_helpers() -> None:
@@ -235,3 +224,19 @@ def _end_helpers() -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(os.getpgrp(), signal.SIGTERM)
     signal.signal(signal.SIGTERM, former)
+
+
+@contextlib.contextmanager
+def _limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after that time."""
+
+    def give_up(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    former = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
