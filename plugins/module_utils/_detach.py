@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from typing import Any, NoReturn
 
 from ._errors import StoreError
 from ._store import Store
@@ -19,7 +20,7 @@ from ._work import Record, Work, directory_of, forget, forget_abandoned, read_re
 START_PATIENCE = 2.0  # seconds in which short work tells its result at once
 _TICK = 0.05  # seconds between two looks at a process
 
-# Under this key stands what is not a result yet.
+# Under this key stands how far the work is; null where it is a result that somebody has asked for.
 KEY = "gpufleet_work"
 
 
@@ -30,16 +31,16 @@ def detach(work: Work) -> None:
     with the same name it starts nothing, and tells of what was started before. While other work writes to the store it
     starts nothing either, and tells of that.
 
-    Where nothing can be written into the store the work is done where it is.
+    Where nobody will ask for the result, or nothing can be written into the store, the work is done where it is.
     """
+    if not work.to_detach:
+        return
     if read_record(work.store, work.name) is not None:
         tell(attend(work.store, work.name, START_PATIENCE)[1])
-        sys.exit()
     others = [record for record in work_of(work.store) if record.writes] if work.writes else []
     if others:
         _wait(others[0], START_PATIENCE)
-        tell(json.dumps({"changed": False, KEY: {**others[0].to_json(), "other": True}}))
-        sys.exit()
+        tell({"changed": False, KEY: {**others[0].to_json(), "other": True}})
     forget_abandoned(work.store)
     try:
         with directory_of(work.store, create=True) as directory:
@@ -54,7 +55,7 @@ def detach(work: Work) -> None:
         ended, answer = attend(work.store, work.name, START_PATIENCE)
         if ended:
             forget(work.store, work.name)
-        tell(answer)
+        _print(answer)
         # At once: what the module lies in is removed by the process that does the work.
         os._exit(0)
     # A connection that is closed sends a signal to its session, and waits until nobody has its pipes.
@@ -71,21 +72,26 @@ def detach(work: Work) -> None:
     os.close(begins)
 
 
-def attend(store: Store, name: str, seconds: float) -> tuple[bool, str]:
-    """Wait for a piece of work; return whether it has ended, and its result, or else how far it is, as JSON."""
+def attend(store: Store, name: str, seconds: float) -> tuple[bool, dict[str, Any]]:
+    """Wait for a piece of work; return whether it has ended, and its result, or else how far it is."""
     record = read_record(store, name)
     if record is None or record.owner != os.geteuid():
         return True, _failure(f"there is no record of this work in {store.path} any more; run it again")
     _wait(record, seconds)
     record = read_record(store, name) or record
     if record.goes_on():
-        return False, json.dumps({"changed": False, KEY: record.to_json()})
+        return False, {"changed": False, KEY: record.to_json()}
     return True, _result(store, record)
 
 
-def tell(answer: str) -> None:
-    """Print what a module has to say, as it is: it was another process of the module that made it."""
-    sys.stdout.write(f"\n{answer}\n")
+def tell(answer: dict[str, Any]) -> NoReturn:
+    """Print what a module has to say, as it is: it was another process of a module that made it. End the module."""
+    _print(answer)
+    raise SystemExit
+
+
+def _print(answer: dict[str, Any]) -> None:
+    sys.stdout.write(f"\n{json.dumps(answer)}\n")
     sys.stdout.flush()
 
 
@@ -95,7 +101,7 @@ def _wait(record: Record, seconds: float) -> None:
         time.sleep(_TICK)
 
 
-def _result(store: Store, record: Record) -> str:
+def _result(store: Store, record: Record) -> dict[str, Any]:
     """Return what the process that did the work printed at its end."""
     content = b""
     with contextlib.suppress(OSError, StoreError), directory_of(store) as directory:
@@ -106,8 +112,9 @@ def _result(store: Store, record: Record) -> str:
                 content = stream.read()
     for line in reversed(content.decode("utf-8", "replace").splitlines()):
         with contextlib.suppress(ValueError, RecursionError):
-            if isinstance(json.loads(line), dict):
-                return line
+            result = json.loads(line)
+            if isinstance(result, dict):
+                return {**result, KEY: None}
     said = " ".join(content.decode("utf-8", "replace").split())[-300:]
     return _failure(
         f"process {record.pid}, which worked on {store.path}, was killed or crashed ({said or 'it said nothing'}); "
@@ -115,5 +122,5 @@ def _result(store: Store, record: Record) -> str:
     )
 
 
-def _failure(message: str) -> str:
-    return json.dumps({"failed": True, "changed": False, "msg": message})
+def _failure(message: str) -> dict[str, Any]:
+    return {"failed": True, "changed": False, "msg": message, KEY: None}

@@ -46,7 +46,6 @@ class Work:
     :param timeout: Seconds after which it is stopped, None for no limit.
     :param cancelled: What is set then.
     :param name: What to call it, where somebody will ask for it.
-    :param advice: What to do when the timeout was too short.
     :param hidden: Tell nobody, as in check mode, which leaves everything as it is.
     """
 
@@ -58,18 +57,17 @@ class Work:
         timeout: float | None,
         cancelled: threading.Event,
         name: str | None = None,
-        advice: str = "what was received is kept, run it again to go on",
         hidden: bool = False,
     ) -> None:
         self.store = store
         self.name = name or secrets.token_hex(8)
         self.writes = writes
+        self.to_detach = name is not None and not hidden
         self.detached = False  # then its record stays until somebody has its result
         self._operation = operation
         self._hidden = hidden
         self._timeout = timeout
         self._cancelled = cancelled
-        self._advice = advice
         self._timer: threading.Timer | None = None
         self._expired = False
         self._begun = time.monotonic()
@@ -90,7 +88,12 @@ class Work:
             with contextlib.suppress(OSError, StoreError):
                 forget(self.store, self.name)
         if self._expired and isinstance(error, Cancelled):
-            raise Cancelled(f"not complete after the timeout of {self._timeout:g} s; {self._advice}") from None
+            advice = (
+                "what was received is kept, run it again to go on"
+                if self.writes
+                else "allow more time, or verify a part at a time with budget_seconds"
+            )
+            raise Cancelled(f"not complete after the timeout of {self._timeout:g} s; {advice}") from None
 
     def _expire(self) -> None:
         self._expired = True

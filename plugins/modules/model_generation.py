@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - gpufleet.models.hub
   - gpufleet.models.transfer
   - gpufleet.models.writer
+  - gpufleet.models.work
 attributes:
   check_mode:
     support: full
@@ -196,7 +197,7 @@ class GenerationManager:
             return self._result(plan, plan.use, plan.download_bytes)
         with Store.create(self.root, self.owner) as store:
             work = Work(store, "stage", True, self.limits.timeout, cancelled, self.work_name)
-            if self.work_name is not None and plan.stage:
+            if plan.stage:
                 detach(work)
             return self._carry_out(store, work, cancelled)
 

@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - gpufleet.models.hub
   - gpufleet.models.transfer
   - gpufleet.models.writer
+  - gpufleet.models.work
 attributes:
   check_mode:
     support: full
@@ -203,24 +204,14 @@ class VerifyManager:
             raise InvalidInput(f"{self.root} does not exist; stage something first")
         with store:
             self._manifest(store)
-            advice = "allow more time, or verify a part at a time with budget_seconds"
-            work = Work(
-                store,
-                "repair" if self.repair else "verify",
-                self.repair,
-                self.limits.timeout,
-                cancelled,
-                self.work_name,
-                advice,
-                hidden=self.module.check_mode,
-            )
-            if self.work_name is not None and not self.module.check_mode and (self.full or self.repair):
+            operation, hidden = "repair" if self.repair else "verify", self.module.check_mode
+            work = Work(store, operation, self.repair, self.limits.timeout, cancelled, self.work_name, hidden)
+            if self.full or self.repair:
                 detach(work)
-            with work:
-                return self._verify(store, work, cancelled)
+            return self._verify(store, work, cancelled)
 
     def _verify(self, store: Store, work: Work, cancelled: threading.Event) -> dict[str, Any]:
-        with self._writer(store, cancelled):
+        with self._writer(store, cancelled), work:
             manifest = self._manifest(store)
             found = after = examine(store, manifest, self.full, self.budget_seconds, cancelled, work.begin("hash"))
             downloaded = 0

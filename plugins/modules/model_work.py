@@ -18,6 +18,7 @@ description:
 extends_documentation_fragment:
   - gpufleet.models.attributes
   - gpufleet.models.store
+  - gpufleet.models.work
 attributes:
   check_mode:
     support: full
@@ -32,6 +33,15 @@ options:
       - Stop it. Within five seconds nothing of it is left, but for what was received, from which the next run goes on.
         What is served stays as it is.
       - It gets a SIGTERM, and a SIGKILL when it has not ended after three seconds.
+    type: bool
+    default: false
+  _wait:
+    description:
+      - Wait so many seconds for the end of the work with that name, and return its result. For the action plugins.
+    type: float
+  _forget:
+    description:
+      - Remove what there is of the work with that name. For the action plugins.
     type: bool
     default: false
 """
@@ -82,7 +92,6 @@ works:
       type: int
 """
 
-import sys
 import threading
 from typing import Any
 
@@ -108,7 +117,6 @@ def main() -> None:
             **ROOT_ARGUMENT,
             **WORK_ARGUMENT,
             "stop": {"type": "bool", "default": False},
-            # For the action plugins alone: wait so many seconds for the end of the work; or forget it.
             "_wait": {"type": "float"},
             "_forget": {"type": "bool", "default": False},
         },
@@ -125,7 +133,6 @@ def main() -> None:
         with store:
             if name is not None and module.params["_wait"] is not None:
                 tell(attend(store, name, module.params["_wait"])[1])
-                sys.exit()
             records = work_of(store) if name is None else _named(store, name)
             if module.params["stop"] and not module.check_mode:
                 stop(records)

@@ -22,13 +22,14 @@ from ._progress_text import Row, row_of
 from ._screen import Screen
 
 _WORK = "gpufleet.models.model_work"
-_KEY = "gpufleet_work"  # under it stands what is not a result yet
+_KEY = "gpufleet_work"  # under it stands how far the work is; in an answer of _WORK, null is for a result
 
 _SHORTEST, _LONGEST_ON_TERMINAL, _LONGEST = 3.0, 5.0, 30.0  # seconds in which a host is asked once
 _SILENCE = 60.0  # seconds longer than asked for, after which a connection that tells nothing is taken for lost
 _RETRY = 5.0  # seconds between two attempts to reach a host again
 _LOST = 3600.0  # seconds after which a host that cannot be reached any more is given up
 _HOLD = 3.0  # seconds that a call has to end which shall not be interrupted
+_SENSELESS = 5  # answers in a row that are none, after which it is no use
 _STOP = 10.0  # seconds in which a host must answer that the work was stopped
 
 
@@ -76,9 +77,9 @@ class Interrupts:
 
     def end(self) -> None:
         """End this process as Ansible does."""
-        handler = self._former[signal.SIGTERM]
-        assert callable(handler)
-        handler(signal.SIGTERM, None)
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
@@ -110,6 +111,7 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
                 interrupts.end()
             finally:
                 self._screen.close()
+        result.pop(_KEY, None)
         result.get("invocation", {}).get("module_args", {}).pop("_work", None)
         return result
 
@@ -137,7 +139,7 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
 
     def _watch(self, started: float) -> dict[str, Any]:
         """Ask how far the work is, until there is a result."""
-        reached = time.monotonic()
+        reached, senseless = time.monotonic(), 0
         longest = _LONGEST_ON_TERMINAL if self._screen.is_table else _LONGEST
         while True:
             wait = min(longest, max(_SHORTEST, (time.monotonic() - started) / 20))
@@ -153,6 +155,15 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
                 time.sleep(_RETRY)
                 continue
             reached = now
+            if _KEY not in answer:
+                # Its Python does not start any more, or somebody else's words come through the connection.
+                senseless += 1
+                if senseless == _SENSELESS:
+                    self._stop()
+                    return answer
+                time.sleep(_RETRY)
+                continue
+            senseless = 0
             if not _goes_on(answer):
                 with contextlib.suppress(AnsibleConnectionFailure):
                     self._call(_WORK, self._of_work(_forget=True))
@@ -161,18 +172,16 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
 
     def _poll(self, wait: float) -> dict[str, Any] | None:
         """Return what the host tells, or None when it does not."""
+        answer: dict[str, Any] | None = None
         try:
             # The task's own timeout, where there is one, uses the same alarm.
             with contextlib.nullcontext() if self._task.timeout else _limit(wait + _SILENCE):
                 answer = self._call(_WORK, self._of_work(_wait=wait))
         except (AnsibleConnectionFailure, TimeoutError):
-            answer = {}
-        if answer.get("_ansible_parsed"):
-            return answer
-        _end_helpers()
-        with contextlib.suppress(AttributeError, AnsibleConnectionFailure):
-            self._connection.reset()
-        return None
+            _end_helpers()
+            with contextlib.suppress(AttributeError, AnsibleConnectionFailure):
+                self._connection.reset()
+        return answer
 
     def _stop(self) -> None:
         """Stop the work on the host, as far as it can be reached."""
