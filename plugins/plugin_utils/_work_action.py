@@ -100,7 +100,7 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
             result.update(self._execute_module(task_vars=task_vars, wrap_async=detached))
             if not detached:
                 self._remove_tmp_path(self._connection._shell.tmpdir)
-            return result
+            return _as_the_module_says(result)
         self._task_vars = task_vars or {}
         self._name = secrets.token_hex(16)
         self._screen = Screen(self._display, str(self._task_vars.get("inventory_hostname", "localhost")))
@@ -111,9 +111,7 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
                 interrupts.end()
             finally:
                 self._screen.close()
-        result.pop(_KEY, None)
-        result.get("invocation", {}).get("module_args", {}).pop("_work", None)
-        return result
+        return _as_the_module_says(result)
 
     def _work(self, interrupts: Interrupts) -> dict[str, Any]:
         started = time.monotonic()
@@ -214,6 +212,13 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
         if not self._task.no_log:
             with contextlib.suppress(OSError):  # such as a full disk here: the work goes on all the same
                 self._screen.show(row)
+
+
+def _as_the_module_says(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result without what concerns the action plugin alone."""
+    result.pop(_KEY, None)
+    result.get("invocation", {}).get("module_args", {}).pop("_work", None)
+    return result
 
 
 def _goes_on(answer: dict[str, Any]) -> bool:

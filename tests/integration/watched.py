@@ -258,7 +258,7 @@ class Watched:
 
     def assert_nothing_left(self) -> None:
         """Require that no process, no record and no temporary file is there any more."""
-        wait_until(lambda: not list(self.temporary.iterdir()), "temporary files are removed", 10)
+        wait_until(lambda: not list(self.temporary.glob("ansible*")), "temporary files are removed", 10)
         for host in self.hosts:
             assert list((self.root(host) / "work").iterdir()) == []
         assert [path for path in (self.home / ".ansible").rglob("ansible-tmp-*") if path.is_dir()] == []
