@@ -182,8 +182,7 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
         return answer
 
     def _stop(self) -> None:
-        """Stop the work on the host, as far as it can be reached."""
-        _end_helpers()
+        """Stop the work on the host, as far as it can be reached. Whoever asks for it meanwhile ends with it."""
         try:
             with _limit(_STOP):
                 answer = self._call(_WORK, self._of_work(stop=True, _forget=True))
