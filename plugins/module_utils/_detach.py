@@ -51,7 +51,9 @@ def detach(work: Work) -> None:
         return
     if child:
         os.close(begins)
-        os.read(begun, 1)  # its end: the work is on record, or its process is gone
+        if not os.read(begun, 1):  # nobody would find it, on a full disk for example
+            forget(work.store, work.name)
+            return
         ended, answer = attend(work.store, work.name, START_PATIENCE)
         if ended:
             forget(work.store, work.name)
@@ -69,6 +71,9 @@ def detach(work: Work) -> None:
         os.close(descriptor)
     work.detached = True
     work.register()
+    if read_record(work.store, work.name) is None:
+        os._exit(1)
+    os.write(begins, b"1")
     os.close(begins)
 
 

@@ -185,6 +185,14 @@ def test_connection_that_breaks(server: Sshd, hub: Hub, tmp_path: Path, big: dic
     watched.assert_nothing_left()
 
 
+def test_full_disk(serving: Host, tiny: dict[str, Any]) -> None:
+    """Where work cannot be told of, nobody could find it again: it is done while its caller waits."""
+    serving.prefix = ("prlimit", "--fsize=0")
+    result = serving.ok(serving.run("model_verify", _work="0" * 16))
+    assert len(result.verified) == len(tiny["files"])
+    assert list((serving.root / "work").iterdir()) == []
+
+
 def test_process_that_is_killed(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
     slowly(hub, 25, big)
     play = watched.start("model_generation", models=[big], connections=1)
