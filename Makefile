@@ -14,8 +14,8 @@ INFERENCE_CUDA := .cache/inference-cuda/.complete
 PROMETHEUS := .cache/prometheus/.complete
 COLLECTION := .collections/ansible_collections/gpufleet/models
 
-.PHONY: help setup inference inference-cuda demo lint sanity docs compiler unit hub integration report smoke smoke-cuda \
-    hosts test test-matrix bench build clean
+.PHONY: help setup inference inference-cuda demo lint sanity docs compiler sshd unit hub integration report smoke \
+    smoke-cuda hosts test test-matrix bench build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -85,7 +85,11 @@ unit: setup compiler ## tests of the engine and the modules
 hub: setup ## tests of the local Hub against the official client
 	pytest tests/hub
 
-integration: setup compiler $(PROMETHEUS) ## tests of modules, role and playbooks through ansible-playbook
+# Some hosts of the tests are reached through an sshd on loopback.
+sshd:
+	test -x /usr/sbin/sshd || sh tests/tools/apt-install.sh openssh-server
+
+integration: setup compiler sshd $(PROMETHEUS) ## tests of modules, role and playbooks through ansible-playbook
 	pytest tests/integration
 
 report: setup ## tests of the report's page in a real browser
@@ -104,7 +108,7 @@ hosts: setup ## tests of the roles on real hosts: containers with systemd, over 
 
 test: lint sanity docs unit hub integration report smoke hosts ## everything that must pass before a commit
 
-test-matrix: setup compiler $(PROMETHEUS) ## unit and integration tests on every supported ansible-core and Python found here
+test-matrix: setup compiler sshd $(PROMETHEUS) ## unit and integration tests on every supported ansible-core and Python found here
 	python tests/tools/matrix.py
 
 bench: setup inference ## measure against hf, aria2c, get_url, pip and plain scripts

@@ -20,7 +20,8 @@ options:
     default: 30.0
   timeout:
     description:
-      - Seconds that the whole transfer may take. What was received by then is kept; the next run goes on from there.
+      - Seconds that everything may take, hashing too. What was received by then is kept; the next run goes on from
+        there.
       - By default there is no limit.
     type: float
   retries:

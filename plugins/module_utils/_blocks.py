@@ -109,10 +109,15 @@ def hash_block(descriptor: int, index: int, size: int) -> str | None:
 
 
 def hash_file(
-    descriptor: int, size: int, cancelled: threading.Event, blocks: bool = False
+    descriptor: int,
+    size: int,
+    cancelled: threading.Event,
+    blocks: bool = False,
+    report: Callable[[int], None] = lambda _size: None,
 ) -> tuple[str | None, tuple[str, ...]]:
     """Return a file's SHA-256, None when it ends early; with ``blocks`` also its blocks' digests, else none.
 
+    :param report: Called with the size of each block that was hashed.
     :raises Cancelled: When ``cancelled`` is set meanwhile.
     """
     whole = hashlib.sha256()
@@ -127,6 +132,8 @@ def hash_file(
                     block.update(chunk)
             if blocks:
                 digests.append(block.hexdigest())
+            start, end = block_range(index, size)
+            report(end - start)
         return whole.hexdigest(), tuple(digests)
     return None, ()
 

@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Callable
 
-from ._blocks import BlockRecord, block_count, check_cancelled, hash_block, hash_file, in_parallel
+from ._blocks import BlockRecord, block_count, block_range, check_cancelled, hash_block, hash_file, in_parallel
 from ._store import Store
 
 
@@ -50,8 +51,11 @@ _LOST = "it is lost"
 class _Blob:
     """A blob while it is hashed: block by block where the blocks' record is believed, else in one piece."""
 
-    def __init__(self, store: Store, sha256: str, size: int, by_blocks: bool) -> None:
+    def __init__(
+        self, store: Store, sha256: str, size: int, by_blocks: bool, report: Callable[[str, int], None]
+    ) -> None:
         self._sha256 = sha256
+        self._report = report
         self._size = size
         self._record = store.read_record(sha256)
         self._descriptor = store.open_blob(sha256)
@@ -68,14 +72,23 @@ class _Blob:
         try:
             if piece is None:
                 return self._check_whole(cancelled)
-            return hash_block(self._descriptor, piece, self._size) == self._digests[piece]
+            right = hash_block(self._descriptor, piece, self._size) == self._digests[piece]
+            start, end = block_range(piece, self._size)
+            self._report(self._sha256, end - start)
+            return right
         except OSError as error:
             if error.errno == errno.EIO:  # the disk itself says that it cannot read this
                 return False
             raise
 
     def _check_whole(self, cancelled: threading.Event) -> bool:
-        sha256, digests = hash_file(self._descriptor, self._size, cancelled, blocks=not self._digests)
+        sha256, digests = hash_file(
+            self._descriptor,
+            self._size,
+            cancelled,
+            blocks=not self._digests,
+            report=lambda size: self._report(self._sha256, size),
+        )
         if sha256 == self._sha256:
             if not self._digests:
                 self._record = BlockRecord(self._sha256, self._size, os.fstat(self._descriptor).st_mtime_ns, digests)
@@ -120,6 +133,7 @@ def check_blobs(
     cancelled: threading.Event,
     budget_seconds: float | None = None,
     by_blocks: bool = True,
+    report: Callable[[str, int], None] = lambda _sha256, _size: None,
 ) -> Iterator[Finding]:
     """Hash blobs and yield a finding for each, as they come. Nothing is written.
 
@@ -130,6 +144,7 @@ def check_blobs(
     :param budget_seconds: Begin with no further blob after that time.
     :param by_blocks: Compare with the blocks' recorded digests, so that all cores hash one file. Without it a blob's
         own SHA-256 decides, and the record only tells which blocks are damaged.
+    :param report: Called from several threads with a blob and how many bytes of it were hashed.
     :raises Cancelled: When ``cancelled`` is set meanwhile.
     """
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
@@ -140,7 +155,7 @@ def check_blobs(
             if deadline is not None and time.monotonic() > deadline:
                 return
             try:
-                blob = _Blob(store, sha256, size, by_blocks)
+                blob = _Blob(store, sha256, size, by_blocks, report)
             except FileNotFoundError:
                 lost.append(Finding(sha256, size, damage=_LOST))
                 continue

@@ -21,6 +21,7 @@ from ._errors import InvalidInput, ModelsError, describe_os_error
 from ._http import origin_of
 from ._source import Hub
 from ._transfer import Limits
+from ._work import require_name
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -43,6 +44,9 @@ TRANSFER_ARGUMENTS: dict[str, Any] = {
     "timeout": {"type": "float"},
     "retries": {"type": "int", "default": 5},
 }
+
+# The name of the work, where the module is run detached; for the action plugins alone.
+WORK_ARGUMENT: dict[str, Any] = {"_work": {"type": "str"}}
 
 WRITER_ARGUMENTS: dict[str, Any] = {
     "lock_timeout": {"type": "float", "default": 60.0},
@@ -106,6 +110,15 @@ def root_of(params: dict[str, Any]) -> str:
     if not os.path.isabs(root) or "\0" in root:
         raise InvalidInput(f"root: expected an absolute path, found {root!r}")
     return root
+
+
+def work_name_of(params: dict[str, Any]) -> str | None:
+    """Return the name of the work that shall go on detached, or None.
+
+    :raises StoreError: When it is none.
+    """
+    name: str | None = params["_work"]
+    return None if name is None else require_name(name)
 
 
 def run_module(module: AnsibleModule, work: Callable[[threading.Event], dict[str, Any]]) -> None:

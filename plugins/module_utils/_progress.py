@@ -2,54 +2,64 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Progress of the work on a store, for whoever looks: a small JSON file that is there while the work goes on."""
+"""Progress: how far a piece of work is, and how fast it goes."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import time
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Callable
 
-from ._store import Store
-from ._transfer import Progress
-
-_NAME = "progress.json"
-_INTERVAL = 1.0  # seconds
+_WINDOW = 15.0  # seconds; long enough to be steady, short enough to show that the network became slow
 
 
-class ProgressFile:
-    """Writes ``progress.json`` into a store about once a second. Use it as a context manager; it removes the file.
+@dataclass(frozen=True)
+class Progress:
+    """How far a piece of work is, in bytes.
 
-    :param operation: What is being done.
+    ``kept`` was there before; ``done`` came over the network, or was hashed, in this run. ``what`` is the file that is
+    worked on, one of several where there are more.
     """
 
-    def __init__(self, store: Store, operation: str) -> None:
-        self._root = store.root
-        self._operation = operation
-        self._started = time.monotonic()
-        self._next = self._started
+    total: int
+    kept: int
+    done: int
+    what: str = ""
 
-    def __enter__(self) -> ProgressFile:
-        return self
 
-    def __exit__(self, *_exc: object) -> None:
-        with contextlib.suppress(OSError):
-            self._root.remove(_NAME)
+class Rate:
+    """How fast something grows, over the last seconds."""
 
-    def __call__(self, progress: Progress) -> None:
-        """Note how far the transfer is."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _INTERVAL
-        document = {
-            "operation": self._operation,
-            "pid": os.getpid(),
-            "seconds": round(now - self._started, 1),
-            "total_bytes": progress.total,
-            "kept_bytes": progress.kept,
-            "received_bytes": progress.received,
-        }
-        with contextlib.suppress(OSError):  # a full disk must not stop a transfer that has its space reserved
-            self._root.write(_NAME, json.dumps(document).encode() + b"\n", durable=False)
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def add(self, seconds: float, done: int) -> float:
+        """Note that so much was done by that time; return bytes per second, 0 while nothing can be told."""
+        self._samples.append((seconds, done))
+        while len(self._samples) > 2 and self._samples[1][0] <= seconds - _WINDOW:
+            self._samples.popleft()
+        first_seconds, first_done = self._samples[0]
+        return (done - first_done) / (seconds - first_seconds) if seconds > first_seconds else 0.0
+
+
+class Hashing:
+    """Makes progress of what several threads hash.
+
+    :param files: The size in bytes and the name, for people, of each blob that will be hashed.
+    """
+
+    def __init__(self, report: Callable[[Progress], None], files: Mapping[str, tuple[int, str]]) -> None:
+        self._report = report
+        self._files = files
+        self._total = sum(size for size, _name in files.values())
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, sha256: str, size: int) -> None:
+        """Note that so many bytes of a blob were hashed."""
+        with self._lock:
+            # What is found damaged is read a second time.
+            self._done = min(self._done + size, self._total)
+            self._report(Progress(self._total, 0, self._done, self._files[sha256][1]))

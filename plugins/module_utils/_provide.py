@@ -23,9 +23,10 @@ from ._formats import check_structure
 from ._integrity import Finding
 from ._lockfile import File, Model
 from ._partial import Partial, remove_orphans
+from ._progress import Progress
 from ._source import Hub, Source
 from ._store import BLOB_MODE, Store
-from ._transfer import Limits, Progress, Transfer
+from ._transfer import Limits, Transfer
 
 # Files that are received at once. Each takes two open files, and 1,024 of them is what a process may usually have.
 _AT_ONCE = 256
@@ -88,7 +89,7 @@ def provide(
                     downloads[_download(need, hub, partial)] = need
                 finish = functools.partial(_finish, store, downloads)
                 past = Transfer(list(downloads), limits, finish, report, cancelled, started, past).run()
-    return past.received
+    return past.done
 
 
 def _download(need: Need, hub: Hub, partial: Partial) -> Download:

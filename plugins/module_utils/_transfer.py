@@ -24,6 +24,7 @@ from ._blocks import block_range, check_cancelled, read_chunks
 from ._connection import Connection
 from ._download import Download, Run
 from ._errors import Cancelled, ContentError, TransferError
+from ._progress import Progress
 from ._retry import next_delay
 from ._source import Unavailable
 
@@ -44,15 +45,6 @@ class Limits:
     stall_timeout: float = 30.0
     timeout: float | None = None
     retries: int = 5
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a transfer is, in bytes. ``received`` counts what came over the network in this run."""
-
-    total: int
-    kept: int
-    received: int
 
 
 class Transfer:
@@ -117,7 +109,8 @@ class Transfer:
 
     def _progress(self, kept: int, connections: list[Connection]) -> Progress:
         received = sum(connection.received for connection in connections)
-        return Progress(self._past.total, kept, self._past.received + received)
+        what = next((download.label for download in self._downloads if not download.finished), "")
+        return Progress(self._past.total, kept, self._past.done + received, what)
 
     def _is_running(self) -> bool:
         return self._error is None and not all(download.finished for download in self._downloads)

@@ -32,6 +32,7 @@ from ._source import Hub
 from ._store import Store
 from ._transfer import Limits
 from ._verify import Examination, describe_defects, examine, record, record_findings, repair, repaired
+from ._work import Work
 
 STOPPED = 128 + signal.SIGTERM  # what a shell says of a process that SIGTERM ended
 
@@ -91,7 +92,8 @@ class Verifier:
             self.hashed_bytes += finding.hashed_bytes
             self._note(store, finding)
 
-        found = examine(store, manifest, True, self._budget_seconds, self._cancelled, note)
+        with Work(store, "verify", False, None, self._cancelled) as work:
+            found = examine(store, manifest, True, self._budget_seconds, self._cancelled, work.begin("hash"), note)
         # Like the metrics: a changed time alone says nothing, the file is hashed when its turn comes.
         problems = tuple(problem for problem in found.inspection.problems if problem.kind != TIME)
         return replace(found, inspection=replace(found.inspection, problems=problems))
@@ -102,8 +104,9 @@ class Verifier:
         if not defects or self._hub is None:
             return found
         try:
-            with store.writer("the nightly verification", _LOCK_TIMEOUT, self._cancelled):
-                after, _downloaded = repair(store, found, self._hub, _LIMITS, self._cancelled)
+            writer = store.writer("the nightly verification", _LOCK_TIMEOUT, self._cancelled)
+            with writer, Work(store, "repair", True, None, self._cancelled) as work:
+                after, _downloaded = repair(store, found, self._hub, _LIMITS, self._cancelled, work)
                 record(store, after, repaired(found, after))
         except Cancelled:
             raise

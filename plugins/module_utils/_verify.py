@@ -20,11 +20,12 @@ from ._integrity import Finding, check_blobs
 from ._ledger import Ledger
 from ._lockfile import File, Model
 from ._manifest import Manifest
-from ._progress import ProgressFile
+from ._progress import Hashing, Progress
 from ._provide import Need, provide, reseal
 from ._source import Hub
 from ._store import BLOB_MODE, Store
 from ._transfer import Limits
+from ._work import Work
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def examine(
     full: bool,
     budget_seconds: float | None,
     cancelled: threading.Event,
+    report: Callable[[Progress], None] = lambda _progress: None,
     note: Callable[[Finding], None] = lambda _finding: None,
 ) -> Examination:
     """Look at a generation and, if ``full``, hash its blobs, the longest unverified first.
@@ -104,6 +106,7 @@ def examine(
     Needs no network, and nothing but the right to read.
 
     :param budget_seconds: Begin to hash no further blob after that time.
+    :param report: Called with the progress of hashing.
     :param note: Is given each finding as it comes, for who does not want to lose what a kill leaves of the others.
     """
     inspection = inspect(store, manifest)
@@ -112,20 +115,27 @@ def examine(
         sizes = {file.sha256: file.size for _model, file in manifest.files()}
         last = Ledger(store.root).last_verified()
         order = sorted(sizes.items(), key=lambda item: last.get(item[0], (-1, ""))[0])
-        for finding in check_blobs(store, order, cancelled, budget_seconds):
+        hashing = _hashing(manifest, sizes, report)
+        for finding in check_blobs(store, order, cancelled, budget_seconds, report=hashing):
             findings[finding.sha256] = finding
             note(finding)
     return Examination(manifest, inspection, findings)
 
 
+def _hashing(manifest: Manifest, blobs: Iterable[str], report: Callable[[Progress], None]) -> Hashing:
+    files = {file.sha256: (file.size, f"{file.path} of {model.name}") for model, file in manifest.files()}
+    return Hashing(report, {sha256: files[sha256] for sha256 in blobs})
+
+
 def repair(
-    store: Store, examination: Examination, hub: Hub, limits: Limits, cancelled: threading.Event
+    store: Store, examination: Examination, hub: Hub, limits: Limits, cancelled: threading.Event, work: Work
 ) -> tuple[Examination, int]:
     """Mend what an examination found, and examine that again. The caller is the store's writer.
 
     Good content is never touched: damaged blocks are overwritten in place, lost blobs are fetched, files that are not
     their blob are linked to it again. What was made on this host cannot be fetched and stays as it is.
 
+    :param work: Whom to tell how far it is.
     :returns: The state afterwards, and the bytes that came over the network.
     """
     manifest = examination.manifest
@@ -133,7 +143,8 @@ def repair(
     suspects = {defect.file.sha256: defect.file.size for defect in examination.defects()}
     findings = dict(examination.findings)
     unknown = [(sha256, size) for sha256, size in suspects.items() if sha256 not in findings]
-    findings.update({finding.sha256: finding for finding in check_blobs(store, unknown, cancelled)})
+    hashing = _hashing(manifest, dict(unknown), work.begin("hash"))
+    findings.update({finding.sha256: finding for finding in check_blobs(store, unknown, cancelled, report=hashing)})
 
     needs = []
     for sha256, finding in findings.items():
@@ -143,13 +154,14 @@ def repair(
             needs.append(Need(*files[sha256], None if finding.lost else finding))
         elif finding.record is not None and not finding.damage:
             reseal(store, finding.record)
-    with ProgressFile(store, "repair") as report:
-        downloaded = provide(store, needs, hub, limits, report, cancelled)
+    downloaded = provide(store, needs, hub, limits, work.begin("receive"), cancelled)
 
     for problem in inspect(store, manifest).problems:
         if problem.kind in (MISSING, REPLACED):
             Generations(store).relink(manifest.generation, problem.model, problem.file)
-    findings.update({finding.sha256: finding for finding in check_blobs(store, suspects.items(), cancelled)})
+    hashing = _hashing(manifest, suspects, work.begin("hash"))
+    again = check_blobs(store, suspects.items(), cancelled, report=hashing)
+    findings.update({finding.sha256: finding for finding in again})
     return Examination(manifest, inspect(store, manifest), findings), downloaded
 
 

@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - gpufleet.models.hub
   - gpufleet.models.transfer
   - gpufleet.models.writer
+  - gpufleet.models.work
 attributes:
   check_mode:
     support: full
@@ -138,6 +139,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.gpufleet.models.plugins.module_utils._detach import detach
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import ContentError, InvalidInput, ModelsError
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
 from ansible_collections.gpufleet.models.plugins.module_utils._inspect import inspect
@@ -146,12 +148,14 @@ from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import p
 from ansible_collections.gpufleet.models.plugins.module_utils._module import (
     ROOT_ARGUMENT,
     TRANSFER_ARGUMENTS,
+    WORK_ARGUMENT,
     WRITER_ARGUMENTS,
     hub_of,
     limits_of,
     owner_of,
     root_of,
     run_module,
+    work_name_of,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._plan import (
     Plan,
@@ -163,6 +167,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._plan import (
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._stage import activate, carry_out
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
+from ansible_collections.gpufleet.models.plugins.module_utils._work import Work
 
 
 class GenerationManager:
@@ -183,6 +188,7 @@ class GenerationManager:
         self.limits = limits_of(params)
         self.owner = owner_of(params)
         self.lock_timeout: float = params["lock_timeout"]
+        self.work_name = work_name_of(params)
 
     def run(self, cancelled: threading.Event) -> dict[str, Any]:
         """Do what the arguments ask for and return the module's result."""
@@ -193,11 +199,19 @@ class GenerationManager:
             plan = self._plan(store)
         if self.check_mode or not plan.changed:
             return self._result(plan, plan.use, plan.download_bytes)
-        with Store.create(self.root, self.owner) as store, self._writer(store, cancelled):
+        with Store.create(self.root, self.owner) as store:
+            work = Work(store, "stage", True, self.limits.timeout, cancelled, self.work_name)
+            if plan.stage:
+                detach(work)
+            return self._carry_out(store, work, cancelled)
+
+    def _carry_out(self, store: Store, work: Work, cancelled: threading.Event) -> dict[str, Any]:
+        with self._writer(store, cancelled):
             # Another writer may have been faster.
             plan = self._plan(store)
             try:
-                outcome = carry_out(plan, store, self.hub, self.limits, cancelled)
+                with work:
+                    outcome = carry_out(plan, store, self.hub, self.limits, cancelled, work)
             except ModelsError as error:
                 serving = "nothing" if plan.previous is None else f"generation {plan.previous}"
                 raise type(error)(f"{error}; {serving} is served as before") from None
@@ -295,6 +309,7 @@ def main() -> None:
             **ROOT_ARGUMENT,
             **TRANSFER_ARGUMENTS,
             **WRITER_ARGUMENTS,
+            **WORK_ARGUMENT,
             "models": {"type": "list", "elements": "dict"},
             "state": {"type": "str", "choices": ["active", "staged", "absent"], "default": "active"},
             "generation": {"type": "str"},

@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - gpufleet.models.hub
   - gpufleet.models.transfer
   - gpufleet.models.writer
+  - gpufleet.models.work
 attributes:
   check_mode:
     support: full
@@ -156,19 +157,23 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.gpufleet.models.plugins.module_utils._detach import detach
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
 from ansible_collections.gpufleet.models.plugins.module_utils._info import describe_models
 from ansible_collections.gpufleet.models.plugins.module_utils._ledger import Ledger
+from ansible_collections.gpufleet.models.plugins.module_utils._manifest import Manifest
 from ansible_collections.gpufleet.models.plugins.module_utils._module import (
     ROOT_ARGUMENT,
     TRANSFER_ARGUMENTS,
+    WORK_ARGUMENT,
     WRITER_ARGUMENTS,
     hub_of,
     limits_of,
     owner_of,
     root_of,
     run_module,
+    work_name_of,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
 from ansible_collections.gpufleet.models.plugins.module_utils._verify import (
@@ -181,6 +186,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._verify import (
     repair,
     repaired,
 )
+from ansible_collections.gpufleet.models.plugins.module_utils._work import Work
 
 
 class VerifyManager:
@@ -198,28 +204,41 @@ class VerifyManager:
         self.hub = hub_of(params)
         self.limits = limits_of(params)
         self.owner = owner_of(params)
+        self.work_name = work_name_of(params)
 
     def run(self, cancelled: threading.Event) -> dict[str, Any]:
         """Verify, repair if asked for, and return the module's result."""
         store = Store.open(self.root, self.owner)
         if store is None:
             raise InvalidInput(f"{self.root} does not exist; stage something first")
-        with store, self._writer(store, cancelled):
-            generations = Generations(store)
-            number = self.module.params["generation"]
-            if number is None:
-                number = generations.current()
-            if number is None:
-                raise InvalidInput(f"{self.root} serves no generation; name one to verify, or serve one first")
-            manifest = generations.manifest(number)
-            found = after = examine(store, manifest, self.full, self.budget_seconds, cancelled)
+        with store:
+            self._manifest(store)
+            operation, hidden = "repair" if self.repair else "verify", self.module.check_mode
+            work = Work(store, operation, self.repair, self.limits.timeout, cancelled, self.work_name, hidden)
+            if self.full or self.repair:
+                detach(work)
+            return self._verify(store, work, cancelled)
+
+    def _verify(self, store: Store, work: Work, cancelled: threading.Event) -> dict[str, Any]:
+        with self._writer(store, cancelled), work:
+            manifest = self._manifest(store)
+            found = after = examine(store, manifest, self.full, self.budget_seconds, cancelled, work.begin("hash"))
             downloaded = 0
             if self.repair and (found.defects() or found.inspection.problems):
-                after, downloaded = repair(store, found, self.hub, self.limits, cancelled)
+                after, downloaded = repair(store, found, self.hub, self.limits, cancelled, work)
             mended = repaired(found, after)
             if not self.module.check_mode:
                 self._record(store, found, after, mended)
             return self._result(store, found, after, mended, downloaded)
+
+    def _manifest(self, store: Store) -> Manifest:
+        generations = Generations(store)
+        number = self.module.params["generation"]
+        if number is None:
+            number = generations.current()
+        if number is None:
+            raise InvalidInput(f"{self.root} serves no generation; name one to verify, or serve one first")
+        return generations.manifest(number)
 
     def _writer(self, store: Store, cancelled: threading.Event) -> contextlib.AbstractContextManager[None]:
         if self.repair:
@@ -268,6 +287,7 @@ def main() -> None:
             **ROOT_ARGUMENT,
             **TRANSFER_ARGUMENTS,
             **WRITER_ARGUMENTS,
+            **WORK_ARGUMENT,
             "generation": {"type": "int"},
             "mode": {"type": "str", "choices": ["full", "quick"], "default": "full"},
             "budget_seconds": {"type": "float"},

@@ -230,7 +230,7 @@ def test_planted_link(
         assert_sentence(result, str(planted))
 
 
-@pytest.mark.parametrize("name", ["progress.json", ".current.new", "generations/.new-2", "generations/.new-7"])
+@pytest.mark.parametrize("name", [".current.new", "generations/.new-2", "generations/.new-7"])
 def test_planted_link_under_a_temporary_name(
     serving: Host, canary: Path, tiny: dict[str, Any], big: dict[str, Any], name: str
 ) -> None:

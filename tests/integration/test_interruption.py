@@ -100,7 +100,7 @@ def test_stopped_by_a_signal(
     assert time.monotonic() - start < 3
     assert_sentence(result, "stopped by a signal")
     serving.assert_serves(tiny, generation=1)
-    assert not (serving.root / "progress.json").exists()
+    assert list((serving.root / "work").iterdir()) == []
 
     journals = serving.journals(big)
     assert journals[sha256]

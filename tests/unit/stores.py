@@ -21,6 +21,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._partial import Pa
 from ansible_collections.gpufleet.models.plugins.module_utils._source import Hub
 from ansible_collections.gpufleet.models.plugins.module_utils._stage import activate
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store, record_name
+from ansible_collections.gpufleet.models.plugins.module_utils._work import Work
 
 NEVER = threading.Event()  # never set: nobody cancels
 
@@ -37,6 +38,11 @@ MINILM = {
 }
 LLAMA = {"config.json": b"{}\n", "weights/model-1.safetensors": b"1" * 70_000, "weights/model-2.safetensors": b"2" * 9}
 SMALL: Tree = {"minilm": MINILM, "llama": LLAMA}
+
+
+def work_on(store: Store) -> Work:
+    """Return a piece of work, as the modules make it, that nobody is told of."""
+    return Work(store, "test", True, None, NEVER, hidden=True)
 
 
 def sha256_of(content: bytes) -> str:

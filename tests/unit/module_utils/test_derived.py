@@ -22,7 +22,19 @@ from ansible_collections.gpufleet.models.plugins.module_utils._manifest import M
 from ansible_collections.gpufleet.models.plugins.module_utils._prune import find_garbage, remove_garbage
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
 from ansible_collections.gpufleet.models.plugins.module_utils._verify import examine, repair
-from tests.unit.stores import MINILM, NEVER, NO_HUB, SMALL, flip, models_of, put_blob, served_path, sha256_of, stage
+from tests.unit.stores import (
+    MINILM,
+    NEVER,
+    NO_HUB,
+    SMALL,
+    flip,
+    models_of,
+    put_blob,
+    served_path,
+    sha256_of,
+    stage,
+    work_on,
+)
 
 WEIGHTS, LAYERS = b"int8" * 5000, b"<net/>"
 MODELS = models_of({"minilm": MINILM})
@@ -107,14 +119,14 @@ def test_repair_fetches_none_of_them(store: Store) -> None:
     found = examine(store, manifest, True, None, NEVER)
     (defect,) = found.defects()
     assert (defect.file, defect.derived) == (MADE.files[0], True)
-    after, downloaded = repair(store, found, NO_HUB, None, NEVER)  # type: ignore[arg-type]
+    after, downloaded = repair(store, found, NO_HUB, None, NEVER, work_on(store))  # type: ignore[arg-type]
     assert (after.defects(), downloaded) == ([defect], 0)
 
 
 def test_repair_links_them_again(store: Store) -> None:
     manifest = build(store)
     served_path(store, "minilm/openvino/openvino_model.xml", 2).unlink()
-    after, downloaded = repair(store, examine(store, manifest, True, None, NEVER), NO_HUB, None, NEVER)  # type: ignore[arg-type]
+    after, downloaded = repair(store, examine(store, manifest, True, None, NEVER), NO_HUB, None, NEVER, work_on(store))  # type: ignore[arg-type]
     assert (after.defects(), downloaded) == ([], 0)
 
 

@@ -52,6 +52,7 @@ from tests.unit.stores import (
     served_path,
     sha256_of,
     stage,
+    work_on,
 )
 
 GIB = 1 << 30
@@ -352,7 +353,7 @@ def test_disk_with_partial_files(store: Store) -> None:
 def carry(store: Store, tree: Tree, active: bool = True) -> Plan:
     """Plan and do it, without a Hub."""
     plan = make_plan(models_of(tree), active, snapshot(store, tree))
-    carry_out(plan, store, NO_HUB, Limits(), NEVER)
+    carry_out(plan, store, NO_HUB, Limits(), NEVER, work_on(store))
     return plan
 
 
@@ -394,7 +395,7 @@ def test_forged_blob_is_not_reused(store: Store) -> None:
     store.write_record(replace(record, digests=(sha256_of(forged),)))
     plan = make_plan(models_of(SMALL), True, snapshot(store, SMALL))
     with pytest.raises(TransferError, match=r"vocab\.txt of minilm: no answer from"):
-        carry_out(replace(plan, fetch=()), store, NO_HUB, Limits(connections=1, retries=0), NEVER)
+        carry_out(replace(plan, fetch=()), store, NO_HUB, Limits(connections=1, retries=0), NEVER, work_on(store))
     assert Generations(store).numbers() == [1]
 
 
@@ -407,5 +408,5 @@ def test_reused_blob_is_hashed_again(store: Store) -> None:
     plan = make_plan(models_of(SMALL), True, snapshot(store, SMALL))
     assert sha256_of(MINILM["vocab.txt"]) in {need.file.sha256 for need in plan.reuse}
     with pytest.raises(TransferError, match=r"vocab\.txt of minilm: no answer from"):
-        carry_out(replace(plan, fetch=()), store, NO_HUB, Limits(connections=1, retries=0), NEVER)
+        carry_out(replace(plan, fetch=()), store, NO_HUB, Limits(connections=1, retries=0), NEVER, work_on(store))
     assert Generations(store).numbers() == [1]

@@ -2,53 +2,49 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Progress: a file that is there while the work goes on, and that can do no harm to it."""
+"""Progress: what is counted, and how fast it grows."""
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import time
-from pathlib import Path
+import pytest
 
-from ansible_collections.gpufleet.models.plugins.module_utils._progress import ProgressFile
-from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
-from ansible_collections.gpufleet.models.plugins.module_utils._transfer import Progress
+from ansible_collections.gpufleet.models.plugins.module_utils._progress import Hashing, Progress, Rate
 
 
-def test_it_says_how_far_the_work_is(store: Store) -> None:
-    path = Path(store.path, "progress.json")
-    with ProgressFile(store, "stage") as report:
-        report(Progress(100, 10, 20))
-        document = json.loads(path.read_text(encoding="utf-8"))
-        assert document.pop("seconds") >= 0
-        assert document == {
-            "operation": "stage",
-            "pid": os.getpid(),
-            "total_bytes": 100,
-            "kept_bytes": 10,
-            "received_bytes": 20,
-        }
-    assert not path.exists()
+@pytest.mark.parametrize(
+    ("samples", "rate"),
+    [
+        ([(0.0, 500)], 0.0),
+        ([(0.0, 0), (2.0, 200)], 100.0),
+        # What was there before counts for nothing.
+        ([(0.0, 1000), (1.0, 1010)], 10.0),
+        # Only the last seconds count: it was fast, and is slow now.
+        (
+            [(float(second), 1000 * second) for second in range(60)]
+            + [(60.0 + second, 59_000) for second in range(20)],
+            0,
+        ),
+        ([(0.0, 0), (100.0, 1000)], 10.0),
+        # Two at the same moment.
+        ([(1.0, 0), (1.0, 10)], 0.0),
+    ],
+)
+def test_rate(samples: list[tuple[float, int]], rate: float) -> None:
+    meter = Rate()
+    assert [meter.add(*sample) for sample in samples][-1] == rate
 
 
-def test_it_is_written_once_a_second(store: Store) -> None:
-    with ProgressFile(store, "stage") as report:
-        report(Progress(100, 0, 0))
-        first = Path(store.path, "progress.json").stat().st_ino
-        end = time.monotonic() + 0.3
-        while time.monotonic() < end:
-            report(Progress(100, 0, 50))
-        assert Path(store.path, "progress.json").stat().st_ino == first
-
-
-def test_full_disk_does_not_stop_the_work(store: Store) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        with ProgressFile(store, "stage") as report:
-            report(Progress(100, 0, 0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not Path(store.path, "progress.json").exists()
+def test_hashing_counts_all_files_together() -> None:
+    seen: list[Progress] = []
+    hashing = Hashing(seen.append, {"a": (10, "a of m"), "b": (5, "b of m")})
+    hashing("a", 4)
+    hashing("b", 5)
+    hashing("a", 6)
+    # A block that was found damaged is read again.
+    hashing("a", 4)
+    assert [(progress.total, progress.kept, progress.done, progress.what) for progress in seen] == [
+        (15, 0, 4, "a of m"),
+        (15, 0, 9, "b of m"),
+        (15, 0, 15, "a of m"),
+        (15, 0, 15, "a of m"),
+    ]

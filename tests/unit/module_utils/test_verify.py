@@ -43,6 +43,7 @@ from tests.unit.stores import (
     serve,
     served_path,
     sha256_of,
+    work_on,
 )
 
 MODEL = b"1" * BLOCK_SIZE + b"22222"
@@ -202,7 +203,7 @@ def test_damage_is_mended_without_a_network(served: Store, kind: str, full: bool
     """Whatever can be mended from what is there is; the good content is not even written to."""
     inodes = {content: blob_path(served, content).stat().st_ino for content in TREE["llama"].values()}
     DAMAGES[kind][0](served)
-    after, downloaded = repair(served, look(served, full), NO_HUB, LIMITS, NEVER)
+    after, downloaded = repair(served, look(served, full), NO_HUB, LIMITS, NEVER, work_on(served))
     assert downloaded == 0
     assert defects(after) == {}
     assert defects(look(served, full=True)) == defects(look(served, full=False)) == {}
@@ -212,7 +213,7 @@ def test_damage_is_mended_without_a_network(served: Store, kind: str, full: bool
         assert served_path(served, path).samefile(blob_path(served, TREE[name][file]))
     for content, inode in inodes.items():
         assert blob_path(served, content).stat().st_ino == inode
-    again = repair(served, look(served), NO_HUB, LIMITS, NEVER)
+    again = repair(served, look(served), NO_HUB, LIMITS, NEVER, work_on(served))
     assert again[1] == 0
 
 
@@ -222,7 +223,7 @@ def test_damage_that_needs_the_network_is_left_as_it_was(served: Store, kind: st
     found = look(served)
     content = blob_path(served, MODEL).read_bytes()
     with pytest.raises(TransferError, match=r"model\.gguf of llama: no answer from"):
-        repair(served, found, NO_HUB, LIMITS, NEVER)
+        repair(served, found, NO_HUB, LIMITS, NEVER, work_on(served))
     assert blob_path(served, MODEL).read_bytes() == content
     assert defects(look(served)) == defects(found)
 
@@ -236,7 +237,7 @@ def test_several_damages_at_once(served: Store) -> None:
     assert set(defects(found)) == {MODEL_FILE, CONFIG, VOCAB}
     # The vocabulary is lost, blob and link: it can only be fetched.
     with pytest.raises(TransferError, match="a/vocab of llama"):
-        repair(served, found, NO_HUB, LIMITS, NEVER)
+        repair(served, found, NO_HUB, LIMITS, NEVER, work_on(served))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_unexpected_files_are_told_and_left_alone(served: Store) -> None:
     found = look(served)
     unexpected = ("file", "link", "llama/.hidden", "llama/fifo", "llama/new/file")
     assert found.inspection.unexpected == unexpected
-    after, _downloaded = repair(served, found, NO_HUB, LIMITS, NEVER)
+    after, _downloaded = repair(served, found, NO_HUB, LIMITS, NEVER, work_on(served))
     assert after.inspection.unexpected == unexpected
     assert defects(after) == {}
 
@@ -274,7 +275,7 @@ def test_good_copy_of_a_lost_blob_is_not_taken_when_it_is_damaged(served: Store)
     path = served_path(served, "copy/config.json")
     path.unlink()
     path.write_bytes(b"{}?")
-    after, downloaded = repair(served, look(served), NO_HUB, LIMITS, NEVER)
+    after, downloaded = repair(served, look(served), NO_HUB, LIMITS, NEVER, work_on(served))
     assert (defects(after), downloaded) == ({}, 0)
     assert path.read_bytes() == served_path(served, CONFIG).read_bytes() == b"{}\n"
 

@@ -1,0 +1,299 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Long work is shown while it goes on, survives the connection and the control node, and can be stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hub import Hub
+from tests.hub.faults import Slow
+from tests.integration.harness import (
+    TOKEN,
+    Host,
+    assert_not_fetched_again,
+    locked,
+    sha256_of,
+    wait_until,
+)
+from tests.integration.test_security import CommandLines, files_with
+from tests.integration.watched import Sshd, Watched, gone, screen, seconds_until, sshd
+
+LINE = re.compile(r"^gpu-1: receiving weights\.safetensors of big, \d+ %, [\d.]+ MB/s, \d+:\d\d left$", re.MULTILINE)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory whose path is short enough for a socket's."""
+    path = Path(tempfile.mkdtemp(prefix="gf-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def server(short: Path, tmp_path: Path) -> Iterator[Sshd]:
+    with sshd(short, tmp_path / "tmp") as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "ssh"])
+def watched(request: pytest.FixtureRequest, hub: Hub, tmp_path: Path) -> Watched:
+    """A host that is reached without, or with a network."""
+    (tmp_path / "tmp").mkdir()
+    if request.param == "local":
+        return Watched(hub, tmp_path, {"ansible_connection": "local"})
+    return Watched(hub, tmp_path, request.getfixturevalue("server").variables)
+
+
+@pytest.fixture
+def near(hub: Hub, tmp_path: Path) -> Watched:
+    """A host that is this machine."""
+    return Watched(hub, tmp_path, {"ansible_connection": "local"})
+
+
+def host_of(watched: Watched) -> Host:
+    """Return the host to look at its store by other means."""
+    host = Host(watched.hub, watched.directory / "looking")
+    host.root = watched.root()
+    return host
+
+
+def slowly(hub: Hub, seconds: float, big: dict[str, Any]) -> Slow:
+    """Let a transfer over one connection take about so long."""
+    size = sum(file["size"] for file in big["files"])
+    fault = Slow(int(size / seconds), origin="cdn")
+    hub.faults.add(fault)
+    return fault
+
+
+def test_lines_on_a_pipe(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    slowly(hub, 9, big)
+    play = watched.start("model_generation", models=[big], connections=1)
+    assert play.finish() == 0, play.all
+    assert 1 <= len(LINE.findall(play.errors)) <= 4, play.all
+    # Standard output is for the result, which may be JSON.
+    assert "MB/s" not in play.text
+    assert "changed=1" in play.text
+    assert "_work" not in play.all
+    host_of(watched).assert_serves(big, generation=1)
+    watched.assert_nothing_left()
+    assert hub.stats.repeated_bytes() == 0
+
+
+def test_ctrl_c_stops_the_host(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    """Within five seconds nothing goes on there; what was received is kept."""
+    sha256 = sha256_of(big, "weights.safetensors")
+    fault = slowly(hub, 25, big)
+    play = watched.start("model_generation", columns=100, models=[big], connections=1)
+    host = host_of(watched)
+    wait_until(lambda: bool(host.journal(sha256)), "a block is journalled")
+    wait_until(lambda: "receiving" in play.text, "progress is shown")
+    pid = watched.wait_for_work()
+    play.press_ctrl_c()
+    assert seconds_until(lambda: gone(pid), 20) < 5
+    assert play.finish() == 99
+    assert "gpu-1: stopped; what was received is kept" in play.text
+    watched.assert_nothing_left()
+
+    hub.faults.remove(fault)
+    journals = host.journals(big)
+    assert journals[sha256]
+    hub.stats.reset()
+    again = watched.start("model_generation", models=[big])
+    assert again.finish() == 0, again.all
+    assert_not_fetched_again(hub, journals, big)
+    host.assert_serves(big, generation=1)
+
+
+def test_sigterm_stops_the_host(near: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    slowly(hub, 25, big)
+    play = near.start("model_generation", models=[big], connections=1)
+    pid = near.wait_for_work()
+    os.kill(play.pid, signal.SIGTERM)
+    assert seconds_until(lambda: gone(pid), 20) < 5
+    assert play.finish() == -signal.SIGTERM
+    wait_until(lambda: not near.records(), "it is forgotten")
+    near.assert_nothing_left()
+
+
+def test_cancel(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    slowly(hub, 25, big)
+    play = watched.start("model_generation", models=[big], connections=1)
+    pid = watched.wait_for_work()
+    looked = watched.run_book("gpufleet.models.cancel", "--check")
+    assert f"stop stage (process {pid})" in looked.text
+    assert not gone(pid)
+    stopped = watched.run_book("gpufleet.models.cancel")
+    assert f"stop stage (process {pid}); what was received is kept" in stopped.text
+    assert "changed=1" in stopped.text
+    assert gone(pid)
+    assert play.finish() == 2
+    assert "stopped by a signal; run it again to go on; nothing is served as before" in " ".join(play.text.split())
+    watched.assert_nothing_left()
+    nothing = watched.run_book("gpufleet.models.cancel")
+    assert "nothing goes on in" in nothing.text
+    assert "changed=0" in nothing.text
+
+
+def test_cancel_where_there_is_no_store(near: Watched) -> None:
+    assert "nothing goes on in" in near.run_book("gpufleet.models.cancel").text
+    assert not near.root().exists()
+
+
+def test_control_node_that_dies(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    """The work goes on, and the next run waits for it instead of failing."""
+    slowly(hub, 12, big)
+    play = watched.start("model_generation", models=[big], connections=1)
+    pid = watched.wait_for_work()
+    wait_until(lambda: "receiving" in play.errors, "progress is shown")
+    play.die()
+    assert not gone(pid)
+    again = watched.start("model_generation", models=[big], lock_timeout=0)
+    assert again.finish() == 0, again.all
+    assert "gpu-1: waits for another run: receiving weights.safetensors of big" in again.errors
+    assert "changed=0" in again.text
+    host_of(watched).assert_serves(big, generation=1)
+    assert hub.stats.repeated_bytes() == 0
+
+
+def test_connection_that_breaks(server: Sshd, hub: Hub, tmp_path: Path, big: dict[str, Any]) -> None:
+    (tmp_path / "tmp").mkdir()
+    watched = Watched(hub, tmp_path, server.variables)
+    slowly(hub, 20, big)
+    play = watched.start("model_generation", models=[big], connections=1)
+    pid = watched.wait_for_work()
+    wait_until(lambda: "receiving" in play.errors, "progress is shown")
+    server.stop()
+    wait_until(lambda: "the work goes on there" in play.errors, "the connection is missed")
+    assert not gone(pid)
+    server.start()
+    assert play.finish() == 0, play.all
+    assert "changed=1" in play.text
+    host_of(watched).assert_serves(big, generation=1)
+    assert hub.stats.repeated_bytes() == 0
+    watched.assert_nothing_left()
+
+
+def test_full_disk(serving: Host, tiny: dict[str, Any]) -> None:
+    """Where work cannot be told of, nobody could find it again: it is done while its caller waits."""
+    serving.prefix = ("prlimit", "--fsize=0")
+    result = serving.ok(serving.run("model_verify", _work="0" * 16))
+    assert len(result.verified) == len(tiny["files"])
+    assert list((serving.root / "work").iterdir()) == []
+
+
+def test_process_that_is_killed(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    slowly(hub, 25, big)
+    play = watched.start("model_generation", models=[big], connections=1)
+    os.kill(watched.wait_for_work(), signal.SIGKILL)
+    assert play.finish() == 2
+    said = " ".join(play.text.split())
+    assert "was killed or crashed" in said
+    assert "run it again to go on" in said
+    assert list((watched.root() / "work").iterdir()) == []
+
+
+def test_timeout_of_a_transfer(near: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    slowly(hub, 25, big)
+    play = near.start("model_generation", models=[big], connections=1, timeout=4)
+    assert play.finish() == 2
+    assert "not complete after the timeout of 4 s; what was received is kept" in " ".join(play.text.split())
+    near.assert_nothing_left()
+
+
+@pytest.fixture
+def huge(hub: Hub, tmp_path: Path) -> dict[str, Any]:
+    """A model that takes long enough to hash for somebody to look."""
+    source = tmp_path / "huge"
+    source.mkdir()
+    with (source / "huge.bin").open("wb") as stream:
+        stream.truncate(1 << 30)
+    hub.add_repo("acme/huge", source)
+    return locked(hub, "huge", "acme/huge", source)
+
+
+def test_verification(near: Watched, huge: dict[str, Any]) -> None:
+    """It is shown, has its time limit, and can be stopped even where it does not listen."""
+    staged = near.start("model_generation", models=[huge])
+    assert staged.finish() == 0, staged.all
+
+    play = near.start("model_verify")
+    pid = near.wait_for_work()
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: "gpu-1: verifying huge.bin of huge, " in play.errors, "progress is shown")
+    os.kill(pid, signal.SIGCONT)
+    assert play.finish() == 0, play.all
+    near.assert_nothing_left()
+
+    play = near.start("model_verify", timeout=0.1)
+    assert play.finish() == 2
+    assert "not complete after the timeout of 0.1 s; allow more time, or verify a part" in " ".join(play.text.split())
+
+    play = near.start("model_verify")
+    pid = near.wait_for_work()
+    os.kill(pid, signal.SIGSTOP)
+    assert "stop verify" in near.run_book("gpufleet.models.cancel").text
+    assert gone(pid)
+    assert play.finish() == 2
+    assert "was killed or crashed" in " ".join(play.text.split())
+
+
+def test_async_and_ad_hoc(near: Watched, hub: Hub, tiny: dict[str, Any], big: dict[str, Any]) -> None:
+    """With async as with any module; without a playbook as with one."""
+    slowly(hub, 6, big)
+    play = near.start("model_generation", models=[big], connections=1, keywords={"async": 60, "poll": 1})
+    assert play.finish() == 0, play.all
+    assert "changed=1" in play.text
+    assert "MB/s" not in play.all
+    near.assert_nothing_left()
+    play = near.start_ad_hoc("model_generation", models=[tiny])
+    assert play.finish() == 0, play.all
+    assert "gpu-1 | CHANGED" in play.text
+    host_of(near).assert_serves(tiny, generation=2)
+
+
+def test_table_on_a_terminal(near: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    near.hosts = ["gpu-1", "gpu-22"]
+    slowly(hub, 10, big)
+    play = near.start("model_generation", columns=80, models=[big], connections=1)
+    assert play.finish() == 0, play.all
+    drawn = [part for part in play.text.split("\x1b[J") if "receiving" in part]
+    shown = screen(drawn[-1], 80)
+    assert shown[0] == ""
+    assert re.fullmatch(r"host    doing +% +MB/s +left", shown[1]), shown
+    for line, host in zip(shown[2:], near.hosts, strict=False):
+        assert re.fullmatch(rf"{host} +receiving weights\.safetensors of big +\d+ +[\d.]+ +\d:\d\d", line), shown
+        assert len(line) < 80
+    after = screen(play.text, 80)
+    results = [line for line in after if line.startswith(("changed:", "ok:"))]
+    assert sorted(results) == ["changed: [gpu-1]", "changed: [gpu-22]"]
+    assert not any("receiving" in line or "MB/s" in line for line in after)
+    near.assert_nothing_left()
+
+
+def test_token_is_nowhere_while_it_goes_on(watched: Watched, hub: Hub, big_directory: Path, tmp_path: Path) -> None:
+    hub.add_repo("acme/gated", big_directory, gated=True, readers=[TOKEN])
+    model = locked(hub, "big", "acme/gated", big_directory)
+    slowly(hub, 8, model)
+    (tmp_path / "elsewhere").mkdir()
+    with CommandLines(TOKEN) as watch:
+        play = watched.start("model_generation", models=[model], token=TOKEN, connections=1)
+        watched.wait_for_work()
+        (tmp_path / "play.yml").unlink()
+        wait_until(lambda: "receiving" in play.errors, "progress is shown")
+        assert files_with(TOKEN, tmp_path) == []
+        assert play.finish() == 0, play.all
+    assert watch.found == []
+    assert TOKEN not in play.all
+    watched.assert_nothing_left()
