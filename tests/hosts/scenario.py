@@ -1,0 +1,159 @@
+# Copyright (c) 2026, gpufleet.models contributors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A Molecule scenario as its tests see it: playbooks that a user runs, and what is on the hosts, by their own programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import testinfra
+from testinfra.host import Host as Testinfra
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# This machine, as the hosts see it; as in molecule/hosts/vars/common.yml.
+GATEWAY = "10.77.31.1"
+
+
+@dataclass(frozen=True)
+class Play:
+    """What came of a playbook: its status, and all that it printed."""
+
+    status: int
+    output: str
+
+    def recap(self, host: str) -> dict[str, int]:
+        """Return a host's counters."""
+        line = re.search(rf"^{host}\s+: (ok=.*)$", self.output, re.MULTILINE)
+        assert line, f"{host} had no part in it:\n{self.output}"
+        return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line[1])}
+
+    def ended(self, host: str) -> str:
+        """Return how it ended for a host: ``ok``, ``failed`` or ``unreachable``."""
+        recap = self.recap(host)
+        return next((end for end in ("unreachable", "failed") if recap[end]), "ok")
+
+    def why(self, host: str) -> str:
+        """Return what was said when a host failed for the last time, on one line."""
+        found = re.findall(rf"^fatal: \[{host}\]: .*(?:\n[ \t]+.*)*", self.output, re.MULTILINE)
+        assert found, f"nothing was said of {host}:\n{self.output}"
+        return " ".join(found[-1].split())
+
+
+class Host:
+    """A host, without any help of the collection's."""
+
+    def __init__(self, testinfra_host: Testinfra, container: str) -> None:
+        self.testinfra = testinfra_host
+        self.container = container
+
+    def run(self, command: str, *arguments: object) -> str:
+        """Run a shell command that must succeed; return what it prints. Each %s is an argument, quoted."""
+        return str(self.testinfra.check_output(command, *arguments)).strip()
+
+    @property
+    def current(self) -> str:
+        """Where the link to what is served points; empty where there is none."""
+        return self.run("readlink /opt/models/current || true")
+
+    def sums(self, directory: str = "/opt/models/current/") -> dict[str, str]:
+        """Return the SHA-256 of all files below a directory by sha256sum's word, without generations' manifests."""
+        command = "cd %s && find . -type f ! -name .generation.json -printf '%%P\\0' | xargs -0r sha256sum"
+        lines = self.run(command, directory).splitlines()
+        return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest of what is served."""
+        manifest: dict[str, Any] = json.loads(self.run("cat /opt/models/current/.generation.json"))
+        return manifest
+
+
+class Scenario:
+    """The hosts and the inventory that Molecule has made."""
+
+    def __init__(self) -> None:
+        self.directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+        self.inventory = self.directory / "inventory" / "hosts.yml"
+        self.lock = self.inventory.parent / "models.lock.json"
+
+    @cached_property
+    def hosts(self) -> dict[str, Host]:
+        """The hosts by name."""
+        prefix = f"gpufleet-{os.environ['MOLECULE_SCENARIO_NAME']}-"
+        found = testinfra.get_hosts(["ansible://gpu"], ansible_inventory=str(self.inventory))
+        names = [host.backend.get_pytest_id().partition("://")[2] for host in found]
+        return {name: Host(host, prefix + name) for name, host in zip(names, found, strict=True)}
+
+    def locked(self, *names: str) -> dict[str, str]:
+        """Return what the lock says of the files of models, of all without a name: SHA-256 by path below ``current``."""
+        models = json.loads(self.lock.read_text(encoding="utf-8"))["models"]
+        return {
+            f"{model['name']}/{file['path']}": file["sha256"]
+            for model in models
+            for file in model["files"]
+            if not names or model["name"] in names
+        }
+
+    def command(self, playbook: str, **variables: Any) -> list[str]:
+        """Return the command that runs a playbook of the collection."""
+        command = ["ansible-playbook", "-i", str(self.inventory), f"gpufleet.models.{playbook}"]
+        return [*command, "-e", json.dumps(variables)] if variables else command
+
+    def play(self, playbook: str, *arguments: str, **variables: Any) -> Play:
+        """Run a playbook of the collection as a user does in a checkout, to its end."""
+        command = [*self.command(playbook, **variables), *arguments]
+        process = subprocess.run(
+            command,
+            cwd=CHECKOUT,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        output = f"$ {shlex.join(command)}\n{process.stdout}"
+        print(output)  # pytest shows it if the test fails
+        return Play(process.returncode, output)
+
+    def ok(self, playbook: str, *arguments: str, **variables: Any) -> Play:
+        """Require that a playbook succeeds on all of its hosts."""
+        play = self.play(playbook, *arguments, **variables)
+        assert play.status == 0, play.output
+        return play
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """Return the environment without Molecule's own settings."""
+        foreign = ("ANSIBLE_", "MOLECULE_", "PYTEST_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        return {**kept, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
+
+    def podman(self, *arguments: str) -> None:
+        """Run podman, which must succeed."""
+        subprocess.run(["sh", "tests/hosts/podman.sh", *arguments], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+
+    def power_off(self, *names: str) -> None:
+        """Let hosts lose their power."""
+        for name in names:
+            self.podman("kill", self.hosts[name].container)
+
+    def power_on(self, *names: str) -> None:
+        """Let them boot, and wait until they can be reached."""
+        for name in names:
+            self.podman("start", self.hosts[name].container)
+        deadline = time.monotonic() + 60
+        for name in names:
+            while self.hosts[name].testinfra.run("true").rc != 0:
+                assert time.monotonic() < deadline, f"{name} does not answer"
+                time.sleep(0.5)
