@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A Molecule scenario as its tests see it: playbooks that a user runs, and what is on the hosts, by their own programs."""
+"""A Molecule scenario as its tests see it: playbooks as a user runs them, and what hosts have by their own word."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ from testinfra.host import Host as Testinfra
 CHECKOUT = Path(__file__).resolve().parents[2]
 # This machine, as the hosts see it; as in molecule/hosts/vars/common.yml.
 GATEWAY = "10.77.31.1"
+
+_LOOK_STORE = (CHECKOUT / "tests/hosts/look_store.py").read_text(encoding="utf-8")
+_FLIP = """
+import os, sys
+path, offset = sys.argv[1], int(sys.argv[2])
+before = os.stat(path)
+with open(path, "r+b") as stream:
+    stream.seek(offset)
+    byte = stream.read(1)[0]
+    stream.seek(offset)
+    stream.write(bytes([byte ^ 1]))
+os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,15 @@ class Host:
         lines = self.run(command, directory).splitlines()
         return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
 
+    def store(self) -> dict[str, Any]:
+        """Return what the store holds: what is current, the SHA-256 of all files of all generations and of all blobs."""
+        store: dict[str, Any] = json.loads(self.run("python3 -c %s /opt/models", _LOOK_STORE))
+        return store
+
+    def damage(self, path: str, offset: int) -> None:
+        """Flip a bit of a file as a disk does it: nothing but the content tells."""
+        self.run("python3 -c %s %s %s", _FLIP, path, offset)
+
     def manifest(self) -> dict[str, Any]:
         """Return the manifest of what is served."""
         manifest: dict[str, Any] = json.loads(self.run("cat /opt/models/current/.generation.json"))
@@ -95,7 +117,7 @@ class Scenario:
         return {name: Host(host, prefix + name) for name, host in zip(names, found, strict=True)}
 
     def locked(self, *names: str) -> dict[str, str]:
-        """Return what the lock says of the files of models, of all without a name: SHA-256 by path below ``current``."""
+        """Return the SHA-256 of the files of these models, or of all, by path below ``current``, as the lock says."""
         models = json.loads(self.lock.read_text(encoding="utf-8"))["models"]
         return {
             f"{model['name']}/{file['path']}": file["sha256"]
