@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Print what a store holds as JSON, on a host and without any help of the collection's: `python3 look_store.py ROOT`."""
+"""Print what a host's store holds as JSON, without any help of the collection's: `python3 look_store.py ROOT`."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any
 
 import testinfra
 from testinfra.host import Host as Testinfra
+
+from tests.hub import Hub
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # This machine, as the hosts see it; as in molecule/hosts/vars/common.yml.
@@ -86,7 +89,7 @@ class Host:
         return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
 
     def store(self) -> dict[str, Any]:
-        """Return what the store holds: what is current, the SHA-256 of all files of all generations and of all blobs."""
+        """Return what the store holds: what is current, and the SHA-256 of the files of all generations and of all blobs."""
         store: dict[str, Any] = json.loads(self.run("python3 -c %s /opt/models", _LOOK_STORE))
         return store
 
@@ -115,6 +118,16 @@ class Scenario:
         found = testinfra.get_hosts(["ansible://gpu"], ansible_inventory=str(self.inventory))
         names = [host.backend.get_pytest_id().partition("://")[2] for host in found]
         return {name: Host(host, prefix + name) for name, host in zip(names, found, strict=True)}
+
+    def relock(self, hub: Hub, **variables: Any) -> None:
+        """Lock the newest commits that a Hub has; with ``model_catalog`` for another catalog."""
+        self.ok("lock", model_store_endpoint=hub.endpoint, model_store_upgrade=True, **variables)
+
+    def stores(self, *names: str) -> dict[str, dict[str, Any]]:
+        """Return what the stores of these hosts hold, or of all, several at a time."""
+        hosts = [self.hosts[name] for name in names or self.hosts]
+        with ThreadPoolExecutor(4) as executor:
+            return dict(zip(names or self.hosts, executor.map(Host.store, hosts), strict=True))
 
     def locked(self, *names: str) -> dict[str, str]:
         """Return the SHA-256 of the files of these models, or of all, by path below ``current``, as the lock says."""

@@ -49,7 +49,7 @@ class Hub:
         self.cdn = Cdn(link_lifetime)
         self._api = HubApi(self.repositories, self.tokens, self.cdn, self.faults)
         self._api.resolve_cache = resolve_cache
-        self._address = address
+        self.address = address
         self._ports = (port, cdn_port)
         self._digests = DigestCache(digest_cache)
         self._origins: list[Origin] = []
@@ -66,12 +66,12 @@ class Hub:
 
     def start(self) -> Hub:
         """Start to listen on both origins."""
-        hub = Origin("hub", (self._address, self._ports[0]), self._answer(self._api.answer), self.stats)
+        hub = Origin("hub", (self.address, self._ports[0]), self._answer(self._api.answer), self.stats)
         self._origins.append(hub)
-        cdn = Origin("cdn", (self._address, self._ports[1]), self._answer(self.cdn.answer), self.stats)
+        cdn = Origin("cdn", (self.address, self._ports[1]), self._answer(self.cdn.answer), self.stats)
         self._origins.append(cdn)
-        self._api.endpoint = f"http://{self._address}:{hub.port}"
-        self._api.cdn_endpoint = f"http://{'localhost' if self._address == LOOPBACK else self._address}:{cdn.port}"
+        self._api.endpoint = f"http://{self.address}:{hub.port}"
+        self._api.cdn_endpoint = f"http://{'localhost' if self.address == LOOPBACK else self.address}:{cdn.port}"
         return self
 
     def close(self) -> None:
