@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,6 +67,36 @@ class Play:
         return " ".join(found[-1].split())
 
 
+class RunningPlay:
+    """A playbook that runs."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._command = command
+        # Not a pipe: nobody reads while it runs.
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def finish(self) -> Play:
+        """Wait for its end."""
+        status = self._process.wait()
+        self._output.seek(0)
+        output = f"$ {shlex.join(self._command)}\n{self._output.read()}"
+        self._output.close()
+        print(output)  # pytest shows it if the test fails
+        return Play(status, output)
+
+
 class Host:
     """A host, without any help of the collection's."""
 
@@ -89,7 +120,7 @@ class Host:
         return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
 
     def store(self) -> dict[str, Any]:
-        """Return what the store holds: what is current, and the SHA-256 of the files of all generations and of all blobs."""
+        """Return what is current, and the SHA-256 of the files of all generations and of all blobs."""
         store: dict[str, Any] = json.loads(self.run("python3 -c %s /opt/models", _LOOK_STORE))
         return store
 
@@ -120,8 +151,8 @@ class Scenario:
         return {name: Host(host, prefix + name) for name, host in zip(names, found, strict=True)}
 
     def relock(self, hub: Hub, **variables: Any) -> None:
-        """Lock the newest commits that a Hub has; with ``model_catalog`` for another catalog."""
-        self.ok("lock", model_store_endpoint=hub.endpoint, model_store_upgrade=True, **variables)
+        """Lock the newest commits that a Hub has, and leave Python alone; ``model_catalog`` is another catalog."""
+        self.ok("lock", model_store_endpoint=hub.endpoint, model_store_upgrade=True, python_venv_groups=[], **variables)
 
     def stores(self, *names: str) -> dict[str, dict[str, Any]]:
         """Return what the stores of these hosts hold, or of all, several at a time."""
@@ -139,40 +170,24 @@ class Scenario:
             if not names or model["name"] in names
         }
 
-    def command(self, playbook: str, **variables: Any) -> list[str]:
-        """Return the command that runs a playbook of the collection."""
-        command = ["ansible-playbook", "-i", str(self.inventory), f"gpufleet.models.{playbook}"]
-        return [*command, "-e", json.dumps(variables)] if variables else command
+    def start(self, playbook: str, *arguments: str, **variables: Any) -> RunningPlay:
+        """Start a playbook of the collection as a user does in a checkout."""
+        command = ["ansible-playbook", "-i", str(self.inventory), f"gpufleet.models.{playbook}", *arguments]
+        if variables:
+            command += ["-e", json.dumps(variables)]
+        foreign = ("ANSIBLE_", "MOLECULE_", "PYTEST_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        return RunningPlay(command, {**kept, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "LC_ALL": "C.UTF-8"})
 
     def play(self, playbook: str, *arguments: str, **variables: Any) -> Play:
-        """Run a playbook of the collection as a user does in a checkout, to its end."""
-        command = [*self.command(playbook, **variables), *arguments]
-        process = subprocess.run(
-            command,
-            cwd=CHECKOUT,
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        output = f"$ {shlex.join(command)}\n{process.stdout}"
-        print(output)  # pytest shows it if the test fails
-        return Play(process.returncode, output)
+        """Run a playbook to its end."""
+        return self.start(playbook, *arguments, **variables).finish()
 
     def ok(self, playbook: str, *arguments: str, **variables: Any) -> Play:
         """Require that a playbook succeeds on all of its hosts."""
         play = self.play(playbook, *arguments, **variables)
         assert play.status == 0, play.output
         return play
-
-    @staticmethod
-    def environment() -> dict[str, str]:
-        """Return the environment without Molecule's own settings."""
-        foreign = ("ANSIBLE_", "MOLECULE_", "PYTEST_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        return {**kept, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
 
     def podman(self, *arguments: str) -> None:
         """Run podman, which must succeed."""

@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.hosts.models import BIG, MINILM, MIB, TINY, big, tiny
-from tests.hosts.scenario import CHECKOUT, Host, Scenario
+from tests.hosts.models import BIG, MIB, MINILM, TINY, big, tiny
+from tests.hosts.scenario import Host, Scenario
 from tests.hub import Hub
 from tests.hub.faults import Flip, Slow
 
@@ -109,24 +108,16 @@ def test_power_loss(scenario: Scenario, hub: Hub, before: dict[str, str]) -> Non
     scenario.relock(hub, model_catalog=[*CATALOG, {"name": "big", "repo_id": BIG, "smoke": {"skip": "numbers"}}])
     host = scenario.hosts["debian12"]
     with hub.fault(Slow(2 * MIB, path="*/weights.safetensors")):
-        command = scenario.command("site", model_store_endpoint=hub.endpoint)
-        with subprocess.Popen(
-            command,
-            cwd=CHECKOUT,
-            env=scenario.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            # A line of the journal is a block that is flushed to the disk.
-            while host.run("cat /opt/models/partial/*.journal 2>/dev/null | grep -c ^[0-9] || true") in ("", "0"):
-                assert process.poll() is None, "it ended before the power could go"
-                time.sleep(0.2)
-            scenario.power_off("debian12")
-            output, _nothing = process.communicate()
-    print(output)
-    assert process.returncode != 0
-    assert "debian12" in output
+        running = scenario.start("site", model_store_endpoint=hub.endpoint)
+        # A line of the journal is a block that is flushed to the disk.
+        while not host.run("cat /opt/models/partial/*.journal 2>/dev/null | grep ^[0-9] || true"):
+            assert running.running, running.finish().output
+            time.sleep(0.2)
+        scenario.power_off("debian12")
+        play = running.finish()
+    assert play.status != 0
+    assert play.ended("debian12") == "unreachable"
+    assert "debian12 failed" in play.why("debian13")
     scenario.power_on("debian12")
     assert_as_before(scenario, before)
     assert host.run("ls /opt/models/partial") != ""
