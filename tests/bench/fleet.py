@@ -104,7 +104,7 @@ def running_fleet(directory: Path, count: int) -> Iterator[Fleet]:
 
 
 def peer_playbook(fleet: Fleet) -> Path:
-    """Write what one would write without the collection: look at each file, fetch it where it is not as it should be."""
+    """Write what one would without the collection: look at each file, fetch it where it is not as it should be."""
     lock = json.loads((fleet.inventory.parent / "models.lock.json").read_text(encoding="utf-8"))
     files = [
         {
