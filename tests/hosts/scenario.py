@@ -105,8 +105,8 @@ class Host:
         self.container = container
 
     def run(self, command: str, *arguments: object) -> str:
-        """Run a shell command that must succeed; return what it prints. Each %s is an argument, quoted."""
-        return str(self.testinfra.check_output(command, *arguments)).strip()
+        """Run a shell command that must succeed; return what it prints. Each %s is an argument, %% a per cent sign."""
+        return str(self.testinfra.check_output(command % tuple(shlex.quote(str(each)) for each in arguments))).strip()
 
     @property
     def current(self) -> str:
