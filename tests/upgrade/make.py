@@ -5,13 +5,14 @@
 """Let an earlier version of the collection write a store: `python -m tests.upgrade.make COMMIT` writes COMMIT.tar.xz.
 
 Everything in it is that version's work, through its own playbooks: two generations that were served, a verification in
-the ledger, and what is left of a third one whose transfer was killed. Beside the ``store`` are the ``locks`` of all
+the ledger, and what is left of a third one whose transfer was killed. Beside ``store.tar`` are the ``locks`` of all
 three and the files that the ``hub`` had. The archive is committed, so that it can be read where the history is not.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,17 +121,12 @@ def main() -> None:
                 earlier.kill_while_it_receives(3, hub.endpoint, first, zeros)
         assert (earlier.store / "current").readlink() == Path("generations/2")
         # Times of modification count, to the nanosecond.
-        tar = [
-            "tar",
-            "--create",
-            "--xz",
-            "--sparse",
-            "--format=posix",
-            "--sort=name",
-            "--owner=root:0",
-            "--group=root:0",
-        ]
-        subprocess.run([*tar, "--file", HERE / f"{commit}.tar.xz", "--directory", work / "fixture", "."], check=True)
+        tar = ["tar", "--create", "--sparse", "--format=posix", "--sort=name", "--owner=root:0", "--group=root:0"]
+        subprocess.run([*tar, "--file", work / "fixture/store.tar", "--directory", earlier.store, "."], check=True)
+        shutil.rmtree(earlier.store)
+        subprocess.run(
+            [*tar, "--xz", "--file", HERE / f"{commit}.tar.xz", "--directory", work / "fixture", "."], check=True
+        )
 
 
 if __name__ == "__main__":
