@@ -79,9 +79,7 @@ class Hosts(Fleet):
         self.output = process.stdout + process.stderr
         assert "Traceback" not in self.output, self.output
         lines = [line for line in process.stdout.splitlines() if re.match(r"\S+ +: ok=", line)]
-        return {
-            line.split()[0]: {key: int(count) for key, count in re.findall(r"(\w+)=(\d+)", line)} for line in lines
-        }
+        return {line.split()[0]: {key: int(count) for key, count in re.findall(r"(\w+)=(\d+)", line)} for line in lines}
 
     def failed(self, name: str, *arguments: str, **environ: str) -> set[str]:
         """Run a playbook and return the hosts that failed or could not be reached."""
