@@ -46,7 +46,7 @@ class Fleet:
     @property
     def inventory(self) -> Path:
         """The inventory that the hosts are in."""
-        return self.directory / "inventory" / "hosts.yml"
+        return self.directory / "fleet" / "hosts.yml"
 
     def playbook(self, playbook: str, count: int, **variables: object) -> Command:
         """Return the command that runs a playbook on so many hosts."""

@@ -14,7 +14,7 @@ for scenarios in "$@"; do
     done
     # In a session of its own, so that all of it can be ended.
     # shellcheck disable=SC2086  # a list of options
-    setsid molecule test $options >"$log" 2>&1 &
+    NO_COLOR=1 setsid molecule test --no-command-borders $options >"$log" 2>&1 &
     lines="$lines $!:$log"
 done
 trap 'for line in $lines; do kill -- "-${line%%:*}" 2>/dev/null; done; exit 130' INT TERM

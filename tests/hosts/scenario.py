@@ -139,7 +139,7 @@ class Scenario:
 
     def __init__(self) -> None:
         self.directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-        self.inventory = self.directory / "inventory" / "hosts.yml"
+        self.inventory = self.directory / "fleet" / "hosts.yml"
         self.lock = self.inventory.parent / "models.lock.json"
 
     @cached_property
