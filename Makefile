@@ -87,7 +87,7 @@ smoke-cuda: setup inference inference-cuda ## those of them that take what a hos
 
 # Containers get addresses of their own, which needs root, or sudo without a password.
 hosts: setup ## tests of roles and playbooks on real hosts: containers with systemd, over SSH
-	sh tests/hosts/run.sh hosts "python default rollback"
+	sh tests/hosts/run.sh "hosts default" "python rollback"
 
 test-fleet: setup ## tests of rollouts over many such hosts, and of a store that an earlier version wrote
 	sh tests/hosts/run.sh fleet upgrade
