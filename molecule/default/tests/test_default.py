@@ -51,7 +51,7 @@ class TestHost:
         assert host.run("ls -A /opt/models/generations") == "1"
         assert host.run("ls -A /opt/models/partial 2>/dev/null || true") == ""
         assert host.run("ls -A /root/.ansible/tmp 2>/dev/null || true") == ""
-        assert host.run("pgrep --full --list-full ansible || true") == ""
+        assert host.run("pgrep --full --list-full [a]nsible || true") == ""
         failed = host.run("systemctl list-units --failed --plain --no-legend")
         assert failed == ""
 
@@ -70,7 +70,7 @@ def test_what_was_tested_is_in_the_manifest(scenario: Scenario) -> None:
     tested = scenario.hosts["debian12"].manifest()["smoke"]
     models = {model["name"]: model for model in tested["models"]}
     assert models["all-MiniLM-L6-v2"]["ok"] is True
-    assert models["all-MiniLM-L6-v2"]["device"] == "cpu"
+    assert models["all-MiniLM-L6-v2"]["device"] == "CPU"
     assert models["tiny"]["skipped"] == "random tensors in the shape of a model"
     assert scenario.hosts["debian13"].manifest()["smoke"] is None
 
