@@ -15,7 +15,7 @@ PROMETHEUS := .cache/prometheus/.complete
 COLLECTION := .collections/ansible_collections/gpufleet/models
 
 .PHONY: help setup inference inference-cuda demo lint sanity docs compiler sshd unit hub integration report smoke \
-    smoke-cuda hosts test test-matrix bench build clean
+    smoke-cuda hosts test test-fleet test-matrix bench bench-fleet build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -103,8 +103,11 @@ smoke-cuda: setup inference inference-cuda ## those of them that take what a hos
 	pytest tests/smoke -m cuda
 
 # Containers get addresses of their own, which needs root, or sudo without a password.
-hosts: setup ## tests of the roles on real hosts: containers with systemd, over SSH
-	molecule test --scenario-name hosts --scenario-name python
+hosts: setup ## tests of roles and playbooks on real hosts: containers with systemd, over SSH
+	sh tests/hosts/run.sh "hosts default" "python rollback"
+
+test-fleet: setup ## tests of rollouts over many such hosts, and of a store that an earlier version wrote
+	sh tests/hosts/run.sh fleet upgrade
 
 test: lint sanity docs unit hub integration report smoke hosts ## everything that must pass before a commit
 
@@ -114,6 +117,9 @@ test-matrix: setup compiler sshd $(PROMETHEUS) ## unit and integration tests on 
 bench: setup inference ## measure against hf, aria2c, get_url, pip and plain scripts
 	command -v aria2c >/dev/null || sh tests/tools/apt-install.sh aria2
 	python -m tests.bench
+
+bench-fleet: setup ## measure what 1 to 32 hosts cost the control node, against get_url and stat
+	python -m tests.bench.fleet
 
 build: setup ## the archive that ansible-galaxy installs, into .cache/dist
 	ansible-galaxy collection build --force --output-path .cache/dist

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from .process import BenchError, Usage, typical
 
-_BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _PROBE = 1024 * 1024 * 1024  # bytes written to measure a disk
 
 
@@ -83,22 +82,23 @@ class Report:
         ]
         return "\n\n".join([_table([("Machine", ""), *self.machine]), _table(results), _table(targets)])
 
-    def write_into(self, document: Path) -> None:
-        """Replace what is between the two marks of a document."""
-        before, after = around_figures(document)
-        document.write_text(f"{before}{_BEGIN}\n\n{self.markdown()}\n\n{_END}{after}", encoding="utf-8")
+    def write_into(self, document: Path, name: str = "figures") -> None:
+        """Replace what is between the two marks with that name of a document."""
+        before, after = around_figures(document, name)
+        document.write_text(f"{before}\n\n{self.markdown()}\n\n{after}", encoding="utf-8")
 
 
-def around_figures(document: Path) -> tuple[str, str]:
-    """Return what a document has before and after its figures.
+def around_figures(document: Path, name: str = "figures") -> tuple[str, str]:
+    """Return what a document has up to the mark where its figures begin, and from the mark where they end.
 
-    :raises BenchError: When it has no marks around them.
+    :raises BenchError: When it has no such marks.
     """
-    before, begin, rest = document.read_text(encoding="utf-8").partition(_BEGIN)
-    _old, end, after = rest.partition(_END)
+    first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, begin, rest = document.read_text(encoding="utf-8").partition(first)
+    _old, end, after = rest.partition(last)
     if not begin or not end:
-        raise BenchError(f"{document} has no place for figures: {_BEGIN} and {_END} are missing")
-    return before, after
+        raise BenchError(f"{document} has no place for figures: {first} and {last} are missing")
+    return before + begin, end + after
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -110,24 +110,39 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def describe_machine(directory: Path, memory: Path | None, runs: int) -> list[tuple[str, str]]:
     """Return what the figures depend on. Writes to the directory to measure its disk."""
+    disks = [("Disk", f"{_filesystem(directory)}, {_write_speed(directory) / 1e6:.0f} MB/s written and flushed")]
+    if memory is not None:
+        disks.append(("In memory", _filesystem(memory)))
+    compared = f"huggingface_hub {version('huggingface_hub')}, {_first_line('aria2c')}, {_first_line('sha256sum')}"
+    return [
+        *_describe_hardware(),
+        *disks,
+        ("Python", f"{platform.python_version()}, {ssl.OPENSSL_VERSION}"),
+        ("Compared", f"ansible-core {version('ansible-core')}, {compared}"),
+        ("Runs", f"{runs} of each, in turn; medians, of memory the largest"),
+    ]
+
+
+def describe_fleet_machine(runs: int) -> list[tuple[str, str]]:
+    """Return what the figures of many hosts on this machine depend on."""
+    return [
+        *_describe_hardware(),
+        ("Python", f"{platform.python_version()}, ansible-core {version('ansible-core')}, {_first_line('podman')}"),
+        ("Runs", f"{runs} of each, one of the playbook that it is compared with; medians, of memory the largest"),
+    ]
+
+
+def _describe_hardware() -> list[tuple[str, str]]:
     cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = re.search(r"^model name\s*: (.*)$", cpu, re.MULTILINE)
     sha = "with" if re.search(r"\bsha_ni\b|\bsha2\b", cpu) else "without"
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    ansible = f"ansible-core {version('ansible-core')}, huggingface_hub {version('huggingface_hub')}"
-    description = [
+    return [
         ("Processor", f"{model[1] if model else platform.machine()}, {sha} SHA instructions"),
         ("Cores", f"{len(os.sched_getaffinity(0))} used of {os.cpu_count()}, load before {os.getloadavg()[0]:.1f}"),
         ("Memory", f"{memory_gib:.0f} GiB"),
         ("Kernel", f"{platform.system()} {platform.release()}"),
-        ("Disk", f"{_filesystem(directory)}, {_write_speed(directory) / 1e6:.0f} MB/s written and flushed"),
-        ("Python", f"{platform.python_version()}, {ssl.OPENSSL_VERSION}"),
-        ("Compared", f"{ansible}, {_first_line('aria2c')}, {_first_line('sha256sum')}"),
-        ("Runs", f"{runs} of each, in turn; medians, of memory the largest"),
     ]
-    if memory is not None:
-        description.insert(5, ("In memory", _filesystem(memory)))
-    return description
 
 
 def _filesystem(directory: Path) -> str:

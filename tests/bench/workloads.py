@@ -80,11 +80,11 @@ def make_workloads(directory: Path, sizes: Sizes) -> Workloads:
     """Write the models, let the Hub compute their digests, and lock them."""
     sources = directory / "sources"
     for number in range(1, 5):
-        _weights(sources / "shards" / f"model-{number:05}-of-00004.safetensors", sizes.shard, number)
-        _small_files(sources / f"many-{number}", 19 if number == 1 else 20)
-    _weights(sources / "single" / "model.safetensors", sizes.single, 5)
-    _weights(sources / "huge" / "model.safetensors", sizes.huge, 6)
-    _small_files(sources / "tiny", 1)
+        write_weights(sources / "shards" / f"model-{number:05}-of-00004.safetensors", sizes.shard, number)
+        write_small_files(sources / f"many-{number}", 19 if number == 1 else 20)
+    write_weights(sources / "single" / "model.safetensors", sizes.single, 5)
+    write_weights(sources / "huge" / "model.safetensors", sizes.huge, 6)
+    write_small_files(sources / "tiny", 1)
     shard = sources / "shards" / "model-00001-of-00004.safetensors"
     for name in ("many-1", "shard"):
         (sources / name).mkdir(exist_ok=True)
@@ -153,7 +153,7 @@ def _locked(label: str, names: tuple[str, ...], inventory: Path, endpoint: str) 
     return Workload(label, inventory)
 
 
-def _weights(path: Path, size: int, seed: int) -> None:
+def write_weights(path: Path, size: int, seed: int) -> None:
     """Write a safetensors file of ``size`` MiB: one tensor of pseudo-random bytes."""
     length = size * MIB - _HEADER
     header = json.dumps({"weight": {"dtype": "U8", "shape": [length], "data_offsets": [0, length]}}).encode()
@@ -166,7 +166,7 @@ def _weights(path: Path, size: int, seed: int) -> None:
         stream.write(struct.pack("<Q", _HEADER - 8) + header.ljust(_HEADER - 8))
 
 
-def _small_files(directory: Path, count: int) -> None:
+def write_small_files(directory: Path, count: int) -> None:
     """Write files of some KiB, no two of them alike."""
     directory.mkdir(parents=True)
     for number in range(count):

@@ -9,13 +9,14 @@ import signal
 from pathlib import Path
 
 from .faults import Delay, Slow
-from .hub import Hub
+from .hub import LOOPBACK, Hub
 
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.hub", description="A Hugging Face Hub on this machine.")
     parser.add_argument("--repo", action="append", default=[], metavar="ORG/NAME=DIRECTORY", type=_repository)
+    parser.add_argument("--address", default=LOOPBACK, help="where to listen, default %(default)s")
     parser.add_argument("--port", type=int, default=0, help="port of the Hub, default any that is free")
     parser.add_argument("--cdn-port", type=int, default=0, help="port of the CDN, default any that is free")
     parser.add_argument("--port-file", type=Path, help="where to write endpoint, cdn and pid as JSON once ready")
@@ -33,6 +34,7 @@ def main() -> None:
         port=arguments.port,
         cdn_port=arguments.cdn_port,
         digest_cache=arguments.digest_cache,
+        address=arguments.address,
     ) as hub:
         for repo_id, directory in arguments.repo:
             hub.add_repo(repo_id, directory)

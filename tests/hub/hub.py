@@ -18,11 +18,14 @@ from .stats import Exchange, Stats
 
 AnyFault = TypeVar("AnyFault", bound=Fault)
 
+LOOPBACK = "127.0.0.1"
+
 
 class Hub:
     """A Hugging Face Hub on this machine, from ``with`` or between ``start()`` and ``close()``.
 
-    ``endpoint`` is on 127.0.0.1 and its CDN on localhost: for clients these are two origins, as with the real one.
+    ``endpoint`` is on 127.0.0.1 and its CDN on localhost: for clients these are two origins, as with the real one. With
+    another ``address`` of this machine both are there, on two ports, for clients on other machines.
     With ``resolve_cache`` ordinary files are behind a relative redirection to the Hub itself, as they are on
     huggingface.co since 2025. ``digest_cache`` is a file that keeps digests for the next start.
     """
@@ -36,6 +39,7 @@ class Hub:
         link_lifetime: float = 3600,
         resolve_cache: bool = False,
         digest_cache: Path | None = None,
+        address: str = LOOPBACK,
     ) -> None:
         self.tokens = set(tokens)
         """The tokens that are valid."""
@@ -45,6 +49,7 @@ class Hub:
         self.cdn = Cdn(link_lifetime)
         self._api = HubApi(self.repositories, self.tokens, self.cdn, self.faults)
         self._api.resolve_cache = resolve_cache
+        self.address = address
         self._ports = (port, cdn_port)
         self._digests = DigestCache(digest_cache)
         self._origins: list[Origin] = []
@@ -61,12 +66,12 @@ class Hub:
 
     def start(self) -> Hub:
         """Start to listen on both origins."""
-        hub = Origin("hub", self._ports[0], self._answer(self._api.answer), self.stats)
+        hub = Origin("hub", (self.address, self._ports[0]), self._answer(self._api.answer), self.stats)
         self._origins.append(hub)
-        cdn = Origin("cdn", self._ports[1], self._answer(self.cdn.answer), self.stats)
+        cdn = Origin("cdn", (self.address, self._ports[1]), self._answer(self.cdn.answer), self.stats)
         self._origins.append(cdn)
-        self._api.endpoint = f"http://127.0.0.1:{hub.port}"
-        self._api.cdn_endpoint = f"http://localhost:{cdn.port}"
+        self._api.endpoint = f"http://{self.address}:{hub.port}"
+        self._api.cdn_endpoint = f"http://{'localhost' if self.address == LOOPBACK else self.address}:{cdn.port}"
         return self
 
     def close(self) -> None:

@@ -26,19 +26,25 @@ _BURST = 0.25
 
 
 class Origin:
-    """Listens on a loopback port, one thread for each connection.
+    """Listens on a port, one thread for each connection.
 
     ``answer`` makes the response to a request and records it; it is called from many threads at once.
     """
 
-    def __init__(self, name: str, port: int, answer: Callable[[Request], tuple[Response, Exchange]], stats: Stats):
+    def __init__(
+        self,
+        name: str,
+        address: tuple[str, int],
+        answer: Callable[[Request], tuple[Response, Exchange]],
+        stats: Stats,
+    ) -> None:
         self.name = name
         self.answer = answer
         self.stats = stats
         self.closing = threading.Event()
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+        self._listener = socket.create_server(address, backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name=f"{name}-acceptor", daemon=True)
         self._acceptor.start()
@@ -48,7 +54,7 @@ class Origin:
         self.closing.set()
         # A connection of our own is the one portable way to wake a thread in accept().
         with socket.socket() as waker:
-            waker.connect(("127.0.0.1", self.port))
+            waker.connect(self._listener.getsockname())
         self._acceptor.join()
         self._listener.close()
         with self._lock:

@@ -240,3 +240,14 @@ def test_closing_ends_what_is_being_sent(tmp_path: Path) -> None:
             response.read()
     with pytest.raises(ConnectionError):
         fetch(link)
+
+
+def test_another_address(model: Path) -> None:
+    """Both origins are there, for clients on other machines."""
+    with Hub(address="127.0.0.2") as hub:
+        hub.add_repo(REPO, model)
+        assert hub.endpoint.startswith("http://127.0.0.2:")
+        location = fetch(f"{hub.endpoint}/{REPO}/resolve/main/tiny-Q4_0.gguf").headers["Location"]
+        assert location.startswith(f"{hub.cdn_endpoint}/")
+        assert hub.cdn_endpoint.startswith("http://127.0.0.2:")
+        assert fetch(location).body == (model / "tiny-Q4_0.gguf").read_bytes()
