@@ -98,7 +98,7 @@ def test_failing_hook(scenario: Scenario, hub: Hub, before: dict[str, str]) -> N
     play = scenario.play("site", model_store_endpoint=hub.endpoint, works_with=[before[SHARD]])
     assert play.status != 0
     for name in HOSTS:
-        assert "restart.yml" in play.why(name)
+        assert "restart.yml: Require what it is known to work with" in play.why(name)
         assert "generation 1 is whole and served as before" in play.why(name)
     assert_as_before(scenario, before)
 
