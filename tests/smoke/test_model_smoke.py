@@ -20,6 +20,7 @@ from tests.smoke import HELLO_WORLD, faults
 from tests.smoke.conftest import MINILM
 
 INFERENCE = CHECKOUT / ".cache" / "inference"
+INFERENCE_CUDA = CHECKOUT / ".cache" / "inference-cuda"
 
 
 class SmokeHost(Host):
@@ -124,6 +125,19 @@ def test_every_kind_of_model(host: SmokeHost, models: dict[str, Path]) -> None:
     manifest = json.loads((host.root / "generations/1/.generation.json").read_text(encoding="utf-8"))
     assert manifest["smoke"]["passed"]
     assert [model["name"] for model in manifest["smoke"]["models"]] == sorted(tasks)
+
+
+@pytest.mark.cuda
+def test_pixtral_with_the_packages_of_a_host_with_a_gpu(host: SmokeHost, models: dict[str, Path]) -> None:
+    host.stage(models["llava_pixtral"], models[MINILM])
+    outcomes = host.passes(venv=str(INFERENCE_CUDA))
+    assert outcomes["llava_pixtral"]["task"] == "image_text"
+    assert outcomes["llava_pixtral"]["tokens_per_second"] > 0
+    assert outcomes[MINILM]["task"] == "embedding"
+    # Without torchvision, what is missing is said.
+    (failure,) = host.smoke().failures
+    assert "llava_pixtral" in failure
+    assert "Torchvision" in failure
 
 
 def test_what_minilm_puts_out(host: SmokeHost, models: dict[str, Path]) -> None:
