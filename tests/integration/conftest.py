@@ -23,7 +23,7 @@ def write_weights(path: Path, blocks: float, seed: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.Generator(np.random.SFC64(seed))
     words = random.integers(0, 2**64, size=int(blocks * BLOCK) // 8, dtype=np.uint64)
-    save_file({"weight": words}, path)
+    save_file({"weight": words.view("float64")}, path)
     return path
 
 

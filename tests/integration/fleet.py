@@ -88,6 +88,6 @@ class Fleet:
 
 
 def recap(process: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Return the counters of the last line of the recap."""
-    line = process.stdout.strip().splitlines()[-1]
+    """Return the counters of the last line of the recap, which a report may follow."""
+    line = [line for line in process.stdout.splitlines() if " ok=" in line][-1]
     return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)}

@@ -88,8 +88,9 @@ def test_from_a_catalog_to_what_is_served(
         assert sha256sums(host.root / "current" / directory) == sha256sums(tmp_path / "hf" / directory)
     assert snapshot(surroundings) == before
     assert sorted(path.name for path in host.root.iterdir()) == [
-        ".lock", "blobs", "current", "generations", "ledger.jsonl", "partial",
+        ".lock", "blobs", "current", "generations", "ledger.jsonl", "partial", "work",
     ]  # fmt: skip
+    assert list((host.root / "work").iterdir()) == []
     assert list((host.root / "partial").iterdir()) == []
     assert list(host.home.iterdir()) == []
 
