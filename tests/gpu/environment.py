@@ -97,7 +97,9 @@ def make_environment(python: str, directory: Path) -> Environment:
     subprocess.run([found, "-m", "venv", "--without-pip", venv], check=True)
     site_packages = next(venv.glob("lib/python3*/site-packages"))
     places = [str(CARRIED / "site"), *told["places"]]
-    (site_packages / "base.pth").write_text("".join(f"{place}\n" for place in places), encoding="utf-8")
+    # With what their own .pth files say.
+    lines = "".join(f"import site; site.addsitedir({place!r})\n" for place in places)
+    (site_packages / "base.pth").write_text(lines, encoding="utf-8")
     if told["pynvml"] is not None:
         # The modules load it from the environment itself.
         shutil.copy(told["pynvml"], site_packages / "pynvml.py")

@@ -1,6 +1,6 @@
 """A torch that takes the processor for a GPU, to rehearse a trial where there is none.
 
-It is put into an environment as its ``sitecustomize``. What torch.cuda and ``from_pretrained`` promise about a GPU's
+An environment imports it by a ``.pth`` file. What torch.cuda and ``from_pretrained`` promise about a GPU's
 memory is kept, as far as the collection asks for it: a model beyond the bound is out of memory.
 """
 

@@ -46,11 +46,13 @@ def pretended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     directory = tmp_path_factory.mktemp("pretended")
     packages = directory / "pretended-packages"
     packages.mkdir()
-    shutil.copy(CHECKOUT / "tests/gpu/pretended.py", packages / "sitecustomize.py")
+    shutil.copy(CHECKOUT / "tests/gpu/pretended.py", packages)
     subprocess.run([INFERENCE, "-m", "venv", "--without-pip", directory / "env"], check=True)
     theirs = next((INFERENCE.parents[1] / "lib").glob("python3*/site-packages"))
     ours = next((directory / "env/lib").glob("python3*/site-packages"))
-    (ours / "base.pth").write_text(f"{packages}\n{theirs}\n", encoding="utf-8")
+    # Not as sitecustomize, of which Debian's Python has one of its own.
+    (packages / "pretended.pth").write_text("import pretended\n", encoding="utf-8")
+    (ours / "base.pth").write_text(f"{theirs}\nimport site; site.addsitedir({str(packages)!r})\n", encoding="utf-8")
     shutil.copy(theirs / "pynvml.py", ours)
     programs = directory / "bin"
     programs.mkdir()
