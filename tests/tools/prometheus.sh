@@ -34,9 +34,9 @@ if ! apt-get download -qq $missing 2>"$cache/apt.log"; then
     apt-get download -qq $missing
 fi
 for package in *.deb; do
-    dpkg-deb --extract "$package" "$cache/root"
+    dpkg-deb --extract "$package" "$cache/unpacked"
 done
 for name in promtool prometheus-node-exporter; do
-    [ -e "$cache/bin/$name" ] || ln -s "$cache/root/usr/bin/$name" "$cache/bin/$name"
+    [ -e "$cache/bin/$name" ] || ln -s "$cache/unpacked/usr/bin/$name" "$cache/bin/$name"
 done
 rm -rf "$cache/packages"

@@ -50,7 +50,7 @@ class TestHost:
         host = scenario.hosts[name]
         assert host.run("ls -A /opt/models/generations") == "1"
         assert host.run("ls -A /opt/models/partial 2>/dev/null || true") == ""
-        assert host.run("ls -A /root/.ansible/tmp 2>/dev/null || true") == ""
+        assert host.run("ls -A ~/.ansible/tmp 2>/dev/null || true") == ""
         assert host.run("pgrep --full --list-full [a]nsible || true") == ""
         failed = host.run("systemctl list-units --failed --plain --no-legend")
         assert failed == ""
