@@ -41,6 +41,11 @@ def block_range(index: int, size: int) -> tuple[int, int]:
     return index * BLOCK_SIZE, min((index + 1) * BLOCK_SIZE, size)
 
 
+def bytes_in(indexes: Iterable[int], size: int) -> int:
+    """Return the size of some blocks of a file of ``size`` bytes."""
+    return sum(end - start for start, end in (block_range(index, size) for index in indexes))
+
+
 @dataclass(frozen=True)
 class BlockRecord:
     """The digests of a blob's blocks, taken when the blob's own SHA-256 was proven.
@@ -132,8 +137,7 @@ def hash_file(
                     block.update(chunk)
             if blocks:
                 digests.append(block.hexdigest())
-            start, end = block_range(index, size)
-            report(end - start)
+            report(bytes_in([index], size))
         return whole.hexdigest(), tuple(digests)
     return None, ()
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable
 
-from ._blocks import block_count, block_range, check_cancelled, hash_block, in_parallel
+from ._blocks import block_count, block_range, bytes_in, check_cancelled, hash_block, in_parallel
 from ._partial import Partial
 from ._source import Source
 
@@ -86,11 +85,6 @@ class Download:
         self.partial.record(index, digest)
         self.digests[index] = digest
         self.missing -= 1
-
-
-def bytes_in(indexes: Iterable[int], size: int) -> int:
-    """Return the size of some blocks of a file of ``size`` bytes."""
-    return sum(end - start for start, end in (block_range(index, size) for index in indexes))
 
 
 class Run:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Callable
 
-from ._blocks import BlockRecord, block_count, block_range, check_cancelled, hash_block, hash_file, in_parallel
+from ._blocks import BlockRecord, block_count, bytes_in, check_cancelled, hash_block, hash_file, in_parallel
 from ._store import Store
 
 
@@ -73,8 +73,7 @@ class _Blob:
             if piece is None:
                 return self._check_whole(cancelled)
             right = hash_block(self._descriptor, piece, self._size) == self._digests[piece]
-            start, end = block_range(piece, self._size)
-            self._report(self._sha256, end - start)
+            self._report(self._sha256, bytes_in([piece], self._size))
             return right
         except OSError as error:
             if error.errno == errno.EIO:  # the disk itself says that it cannot read this

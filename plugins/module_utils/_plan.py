@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ._blocks import block_range
+from ._blocks import bytes_in
 from ._errors import StoreError
 from ._generation import Generations
 from ._inspect import inspect
@@ -137,8 +137,7 @@ def take_snapshot(path: str, store: Store | None, models: tuple[Model, ...]) -> 
                 status = directory.stat(sha256)
                 if sha256 not in blobs and status is not None:
                     blocks = read_journal(directory, sha256, file.size)
-                    received = sum(end - start for start, end in (block_range(index, file.size) for index in blocks))
-                    partials[sha256] = Kept(received, status.st_blocks * 512)
+                    partials[sha256] = Kept(bytes_in(blocks, file.size), status.st_blocks * 512)
     except FileNotFoundError:
         pass
     return Snapshot(current, served, usable, blobs, partials, free_bytes, filesystem_bytes)

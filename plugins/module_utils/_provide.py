@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Callable
 
-from ._blocks import BlockRecord, block_range, read_chunks, write_chunk
-from ._download import Download, bytes_in
+from ._blocks import BlockRecord, block_range, bytes_in, read_chunks, write_chunk
+from ._download import Download
 from ._errors import ContentError
 from ._formats import check_structure
 from ._integrity import Finding
