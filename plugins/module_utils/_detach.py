@@ -10,15 +10,13 @@ import contextlib
 import json
 import os
 import sys
-import time
 from typing import Any, NoReturn
 
 from ._errors import StoreError
 from ._store import Store
-from ._work import Record, Work, directory_of, forget, forget_abandoned, read_record, work_of
+from ._work import Record, Work, directory_of, forget, forget_abandoned, read_record, wait_for, work_of
 
 START_PATIENCE = 2.0  # seconds in which short work tells its result at once
-_TICK = 0.05  # seconds between two looks at a process
 
 # Under this key stands how far the work is; null where it is a result that somebody has asked for.
 KEY = "gpufleet_work"
@@ -39,7 +37,7 @@ def detach(work: Work) -> None:
         tell(attend(work.store, work.name, START_PATIENCE)[1])
     others = [record for record in work_of(work.store) if record.writes] if work.writes else []
     if others:
-        _wait(others[0], START_PATIENCE)
+        wait_for(others[:1], START_PATIENCE)
         tell({"changed": False, KEY: {**others[0].to_json(), "other": True}})
     forget_abandoned(work.store)
     try:
@@ -82,7 +80,7 @@ def attend(store: Store, name: str, seconds: float) -> tuple[bool, dict[str, Any
     record = read_record(store, name)
     if record is None or record.owner != os.geteuid():
         return True, _failure(f"there is no record of this work in {store.path} any more; run it again")
-    _wait(record, seconds)
+    wait_for([record], seconds)
     record = read_record(store, name) or record
     if record.goes_on():
         return False, {"changed": False, KEY: record.to_json()}
@@ -98,12 +96,6 @@ def tell(answer: dict[str, Any]) -> NoReturn:
 def _print(answer: dict[str, Any]) -> None:
     sys.stdout.write(f"\n{json.dumps(answer)}\n")
     sys.stdout.flush()
-
-
-def _wait(record: Record, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while record.goes_on() and time.monotonic() < deadline:
-        time.sleep(_TICK)
 
 
 def _result(store: Store, record: Record) -> dict[str, Any]:

@@ -229,6 +229,13 @@ def forget_abandoned(store: Store) -> None:
                 directory.remove(entry)
 
 
+def wait_for(records: list[Record], seconds: float) -> None:
+    """Wait until all of this work has ended, or the time is over."""
+    deadline = time.monotonic() + seconds
+    while any(record.goes_on() for record in records) and time.monotonic() < deadline:
+        time.sleep(_TICK)
+
+
 def stop(records: list[Record]) -> None:
     """End work: let it end by itself, so that it keeps what it has, or kill it after some seconds.
 
@@ -238,9 +245,7 @@ def stop(records: list[Record]) -> None:
         for record in records:
             if record.goes_on():
                 _send(record, number)
-        deadline = time.monotonic() + patience
-        while any(record.goes_on() for record in records) and time.monotonic() < deadline:
-            time.sleep(_TICK)
+        wait_for(records, patience)
     left = [str(record.pid) for record in records if record.goes_on()]
     if left:
         raise StoreError(f"process {', '.join(left)} does not end although it was killed; the disk may hold it")
