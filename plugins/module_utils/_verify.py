@@ -227,13 +227,14 @@ def record_findings(store: Store, findings: Iterable[Finding]) -> None:
     Ledger(store.root).append(events)
 
 
-def coverage(store: Store, manifest: Manifest) -> dict[str, Any]:
+def coverage(manifest: Manifest, last: dict[str, tuple[int, str]]) -> dict[str, Any]:
     """Return how well the ledger covers a generation.
+
+    :param last: What the ledger says of when blobs were verified.
 
     ``oldest_verification`` is the time of the file that was verified longest ago, or None while some never were since
     the ledger began; ``never_verified`` counts those.
     """
-    last = Ledger(store.root).last_verified()
     blobs = {file.sha256 for _model, file in manifest.files()}
     times = [last[sha256] for sha256 in blobs if sha256 in last]
     never = len(blobs) - len(times)

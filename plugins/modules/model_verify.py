@@ -257,13 +257,12 @@ class VerifyManager:
         self, store: Store, found: Examination, after: Examination, mended: list[Defect], downloaded: int
     ) -> dict[str, Any]:
         left = after.defects()
+        last = Ledger(store.root).last_verified()
         result: dict[str, Any] = {
             # Putting back a file's time alone is a repair of no defect.
             "changed": bool(mended) or after.inspection.problems != found.inspection.problems,
             "generation": found.manifest.generation,
-            "models": describe_models(
-                Generations(store).path(found.manifest.generation), found.manifest, Ledger(store.root).last_verified()
-            ),
+            "models": describe_models(Generations(store).path(found.manifest.generation), found.manifest, last),
             "verified": after.verified(hashed_only=self.full),
             "corrupt": [defect.to_json() for defect in left if not defect.missing],
             "missing": [defect.to_json() for defect in left if defect.missing],
@@ -271,7 +270,7 @@ class VerifyManager:
             "unexpected": list(after.inspection.unexpected),
             "hashed_bytes": found.hashed_bytes(),
             "downloaded_bytes": downloaded,
-            "coverage": coverage(store, found.manifest),
+            "coverage": coverage(found.manifest, last),
         }
         if left:
             result["failed"] = True

@@ -293,7 +293,10 @@ def test_longest_unverified_comes_first(store: Store) -> None:
 
 def test_ledger_tells_what_was_found(served: Store) -> None:
     ledger = Ledger(served.root)
-    assert coverage(served, Generations(served).manifest(1)) == {"never_verified": 3, "oldest_verification": None}
+    assert coverage(Generations(served).manifest(1), ledger.last_verified()) == {
+        "never_verified": 3,
+        "oldest_verification": None,
+    }
     _rot(served)
     _lose(served)
     found = look(served)
@@ -305,7 +308,7 @@ def test_ledger_tells_what_was_found(served: Store) -> None:
         ("verified", sha256_of(b"vocab")),
     }
     assert events["corrupt", sha256_of(MODEL)]["blocks"] == [1]
-    assert coverage(served, found.manifest) == {"never_verified": 2, "oldest_verification": None}
+    assert coverage(found.manifest, ledger.last_verified()) == {"never_verified": 2, "oldest_verification": None}
 
 
 def test_coverage_names_the_oldest_by_the_order_of_lines(served: Store) -> None:
@@ -317,7 +320,8 @@ def test_coverage_names_the_oldest_by_the_order_of_lines(served: Store) -> None:
         {"at": "2025-01-01T00:00:00+00:00", "event": "verified", "sha256": sha256_of(b"{}\n")},
     ]
     Path(served.path, "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    assert coverage(served, manifest) == {"never_verified": 0, "oldest_verification": "2030-01-01T00:00:00+00:00"}
+    last = Ledger(served.root).last_verified()
+    assert coverage(manifest, last) == {"never_verified": 0, "oldest_verification": "2030-01-01T00:00:00+00:00"}
 
 
 def test_defect_in_a_result(served: Store) -> None:
