@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Container
 
 from ._blocks import block_count, write_chunk
 from ._directory import Directory
@@ -102,11 +103,14 @@ class Partial:
         write_chunk(self.descriptor, position, chunk)
 
 
-def remove_orphans(directory: Directory) -> None:
-    """Remove what a kill left of partial files that had just become blobs, and half-written journals."""
+def remove_orphans(directory: Directory, proven: Container[str] = ()) -> None:
+    """Remove what a kill left of partial files that had just become blobs, and half-written journals.
+
+    :param proven: Blobs whose content is right. A partial file of such a one had just mended it.
+    """
     for name in directory.names():
-        whole = name[: -len(_JOURNAL)] if name.endswith(_JOURNAL) else name
-        if name.startswith(".") or directory.stat(whole) is None:
+        sha256 = name[: -len(_JOURNAL)] if name.endswith(_JOURNAL) else name
+        if name.startswith(".") or sha256 in proven or directory.stat(sha256) is None:
             directory.remove(name)
 
 

@@ -20,6 +20,7 @@ from ._integrity import Finding, check_blobs
 from ._ledger import Ledger
 from ._lockfile import File, Model
 from ._manifest import Manifest
+from ._partial import remove_orphans
 from ._progress import Hashing, Progress
 from ._provide import Need, provide, reseal
 from ._source import Hub
@@ -145,6 +146,8 @@ def repair(
     unknown = [(sha256, size) for sha256, size in suspects.items() if sha256 not in findings]
     hashing = _hashing(manifest, dict(unknown), work.begin("hash"))
     findings.update({finding.sha256: finding for finding in check_blobs(store, unknown, cancelled, report=hashing)})
+    with store.partials(create=True) as partials:
+        remove_orphans(partials, {finding.sha256 for finding in findings.values() if not finding.damage})
 
     needs = []
     for sha256, finding in findings.items():

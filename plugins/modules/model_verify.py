@@ -224,7 +224,7 @@ class VerifyManager:
             manifest = self._manifest(store)
             found = after = examine(store, manifest, self.full, self.budget_seconds, cancelled, work.begin("hash"))
             downloaded = 0
-            if self.repair and (found.defects() or found.inspection.problems):
+            if self.repair:
                 after, downloaded = repair(store, found, self.hub, self.limits, cancelled, work)
             mended = repaired(found, after)
             if not self.module.check_mode:

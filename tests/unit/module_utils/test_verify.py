@@ -22,6 +22,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._errors import Tra
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
 from ansible_collections.gpufleet.models.plugins.module_utils._inspect import inspect
 from ansible_collections.gpufleet.models.plugins.module_utils._ledger import Ledger
+from ansible_collections.gpufleet.models.plugins.module_utils._partial import Partial, journal_name
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
 from ansible_collections.gpufleet.models.plugins.module_utils._transfer import Limits
 from ansible_collections.gpufleet.models.plugins.module_utils._verify import (
@@ -226,6 +227,20 @@ def test_damage_that_needs_the_network_is_left_as_it_was(served: Store, kind: st
         repair(served, found, NO_HUB, LIMITS, NEVER, work_on(served))
     assert blob_path(served, MODEL).read_bytes() == content
     assert defects(look(served)) == defects(found)
+
+
+def test_repair_that_was_killed_when_it_was_done(served: Store) -> None:
+    """What it wrote the blob from is no use to anybody; that of a blob still damaged is."""
+    _remove(served)
+    _rot(served)
+    with served.partials(create=True) as directory:
+        for content in (MODEL, b"vocab"):
+            partial = Partial(directory, sha256_of(content), len(content))
+            partial.record(0, sha256_of(content))
+            partial.close()
+        with pytest.raises(TransferError):
+            repair(served, look(served), NO_HUB, LIMITS, NEVER, work_on(served))
+        assert directory.names() == [sha256_of(MODEL), journal_name(sha256_of(MODEL))]
 
 
 def test_several_damages_at_once(served: Store) -> None:
