@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -35,10 +34,9 @@ LINE = re.compile(r"^gpu-1: receiving weights\.safetensors of big, \d+ %, [\d.]+
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A directory whose path is short enough for a socket's."""
-    path = Path(tempfile.mkdtemp(prefix="gf-"))
-    yield path
-    shutil.rmtree(path)
+    """A directory whose path is short enough for a socket's; ssh removes that when its connection breaks."""
+    with tempfile.TemporaryDirectory(prefix="gf-", ignore_cleanup_errors=True) as path:
+        yield Path(path)
 
 
 @pytest.fixture
