@@ -290,7 +290,7 @@ def test_unknown_platforms(system: str, version: str, architecture: str) -> None
         ({"nvswitch": "nvlink5"}, {"nvidia-fabricmanager", "libnvidia-nscq", "libnvsdm", "nvlsm", "infiniband-diags"}),
         ({"imex": True}, {"nvidia-imex"}),
     ],
-    ids=str,
+    ids=["none", "nvlink4", "nvlink5", "imex"],
 )
 def test_hardware_decides_about_the_fabric(hardware: dict[str, Any], more: set[str]) -> None:
     usual = names(Machine().plan().install)
@@ -312,7 +312,7 @@ def test_hardware_decides_about_the_fabric(hardware: dict[str, Any], more: set[s
         ({"cuda_toolkit": "13-0"}, {"cuda-toolkit-13-0"}),
         ({"container_toolkit": True}, {"nvidia-container-toolkit"}),
     ],
-    ids=str,
+    ids=["dcgm", "cuda_toolkit", "container_toolkit"],
 )
 def test_switches(wishes: dict[str, Any], more: set[str]) -> None:
     machine = Machine()
