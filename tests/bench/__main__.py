@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
 
-from .process import ROOT, BenchError, on_cores
+from .process import ROOT, BenchError, on_cores, run_benchmark
 from .report import Report, around_figures, describe_machine
 from .scenarios import Bench, downloads, memory, python_environment, second_site_run, smoke_test, verification
 from .workloads import Sizes, make_workloads
@@ -39,14 +38,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small files: tries the benchmark out, measures nothing")
     parser.add_argument("--only", choices=SCENARIOS, action="append", help="a scenario; then no document is written")
     arguments = parser.parse_args()
-    # The cleaning up is the same after SIGTERM as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_arguments: sys.exit("stopped"))
-    try:
-        measure(arguments)
-    except BenchError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+    run_benchmark(lambda: measure(arguments))
 
 
 def measure(arguments: argparse.Namespace) -> None:

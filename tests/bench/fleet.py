@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from pathlib import Path
 import yaml
 
 from .__main__ import DOCUMENT
-from .process import ROOT, BenchError, Command, Usage, environment, run, typical
+from .process import ROOT, BenchError, Command, Usage, environment, run, run_benchmark, typical
 from .report import Report, Row, Target, around_figures, describe_fleet_machine
 from .workloads import running_hub, write_small_files, write_weights
 
@@ -210,14 +209,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=ROOT / ".cache" / "bench", help="where to work")
     parser.add_argument("--quick", action="store_true", help="try it out: no document is written")
     arguments = parser.parse_args()
-    # The cleaning up is the same after SIGTERM as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_arguments: sys.exit("stopped"))
-    try:
-        measure(arguments)
-    except BenchError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+    run_benchmark(lambda: measure(arguments))
 
 
 if __name__ == "__main__":

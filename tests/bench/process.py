@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -25,6 +26,18 @@ Command = Sequence[str]
 
 class BenchError(Exception):
     """Nothing can be measured; the message says why."""
+
+
+def run_benchmark(measure: Callable[[], None]) -> None:
+    """Measure, and end with a sentence where that cannot be; what is made for it is removed in each case."""
+    # The cleaning up is the same after SIGTERM as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_arguments: sys.exit("stopped"))
+    try:
+        measure()
+    except BenchError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 @dataclass(frozen=True)
