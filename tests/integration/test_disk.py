@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from tests.hub import Hub
 from tests.hub.faults import Slow
+from tests.integration.disks import read_only, small_disk
 from tests.integration.harness import (
     Host,
     assert_not_fetched_again,
@@ -29,19 +29,12 @@ from tests.integration.harness import (
 MIB = 1024 * 1024
 
 
-def mount(*arguments: str) -> None:
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.fail(f"this test mounts a filesystem, which needs root: {done.stderr.strip()}")
-
-
 @pytest.fixture
 def disk(host: Host) -> Iterator[Path]:
     """A filesystem of 64 MiB of its own for the store."""
     host.root.mkdir()
-    mount("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(host.root))
-    yield host.root
-    subprocess.run(["umount", "--lazy", str(host.root)], check=True)
+    with small_disk(host.root, "64m"):
+        yield host.root
 
 
 def fill(directory: Path, leave: int = 0) -> Path:
@@ -122,29 +115,27 @@ def test_rollback_on_a_full_disk(host: Host, disk: Path, tiny: dict[str, Any], b
 
 
 @pytest.fixture
-def read_only(serving: Host) -> Iterator[Host]:
+def frozen(serving: Host) -> Iterator[Host]:
     """A host whose store is on a filesystem that became read-only."""
-    mount("--bind", str(serving.root), str(serving.root))
-    mount("-o", "remount,ro,bind", str(serving.root))
-    yield serving
-    subprocess.run(["umount", "--lazy", str(serving.root)], check=True)
+    with read_only(serving.root):
+        yield serving
 
 
-def test_read_only_store(read_only: Host, hub: Hub, tiny: dict[str, Any], big: dict[str, Any]) -> None:
-    before = snapshot(read_only.root)
+def test_read_only_store(frozen: Host, hub: Hub, tiny: dict[str, Any], big: dict[str, Any]) -> None:
+    before = snapshot(frozen.root)
     for module, arguments in (
         ("model_generation", {"models": [tiny, big]}),
         ("model_generation", {"generation": "9", "state": "absent"}),
         ("model_prune", {"keep": 1}),
         ("model_verify", {"repair": True}),
     ):
-        assert_sentence(read_only.run(module, **arguments), "Read-only file system", str(read_only.root))
+        assert_sentence(frozen.run(module, **arguments), "Read-only file system", str(frozen.root))
     assert hub.stats.requests() == 0
-    verified = read_only.ok(read_only.verify())
+    verified = frozen.ok(frozen.verify())
     assert not verified.corrupt
     assert len(verified.verified) == len(tiny["files"])
-    read_only.ok(read_only.run("model_store_info"))
-    assert snapshot(read_only.root) == before
+    frozen.ok(frozen.run("model_store_info"))
+    assert snapshot(frozen.root) == before
 
 
 def test_read_only_store_that_serves_the_lock_already(read_only: Host, tiny: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from tests.index import Index, Wheel
 from tests.index.wheels import SourceDistribution, torch
+from tests.integration.disks import small_disk
 from tests.integration.harness import ModuleProcess, Result, assert_sentence, environment, snapshot, wait_until
 
 PASSWORD = "QxZ7passwordNobodyMayEverSee93Kd"
@@ -431,13 +432,8 @@ def disk(host: PythonHost) -> Iterator[Path]:
     """A filesystem of 48 MiB of its own for the environments."""
     directory = host.link.parent
     directory.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(directory)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.fail(f"this test mounts a filesystem, which needs root: {done.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", "--lazy", str(directory)], check=True)
+    with small_disk(directory, "48m"):
+        yield directory
 
 
 # Removing.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._stage import acti
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
 from tests.hub import Hub
 from tests.hub.faults import Status
+from tests.integration.disks import make_writable, read_only, small_disk
 from tests.integration.harness import Host, flip, sha256_of, snapshot, wait_until
 from tests.integration.nights import Night, node_exporter, promtool, scrape
 
@@ -208,38 +208,31 @@ def test_what_was_hashed_before_a_kill_counts(endless: Night, number: signal.Sig
 
 
 @pytest.fixture
-def small_disk(night: Night) -> Iterator[Path]:
+def disk(night: Night) -> Iterator[Path]:
     """A filesystem of 64 KiB for the metrics."""
     directory = night.metrics.parent / "small"
     directory.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(directory)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.fail(f"this test mounts a filesystem, which needs root: {done.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", "--lazy", str(directory)], check=True)
+    with small_disk(directory, "64k"):
+        yield directory
 
 
-def test_no_space_for_the_metrics(night: Night, small_disk: Path) -> None:
-    night.metrics = small_disk / "gpufleet_models.prom"
+def test_no_space_for_the_metrics(night: Night, disk: Path) -> None:
+    night.metrics = disk / "gpufleet_models.prom"
     assert night.run()[0] == 0
     before = night.metrics.read_bytes()
     with pytest.raises(OSError, match="No space"):
-        (small_disk / "filler").write_bytes(b"1" * (1 << 17))
+        (disk / "filler").write_bytes(b"1" * (1 << 17))
     status, said = night.run()
     assert status == 1
     assert said.startswith("generation 1: nothing is damaged; ")
     assert f"the metrics could not be written: {night.metrics}: No space left on device" in said
     assert night.metrics.read_bytes() == before
-    assert sorted(path.name for path in small_disk.iterdir()) == ["filler", "gpufleet_models.prom"]
+    assert sorted(path.name for path in disk.iterdir()) == ["filler", "gpufleet_models.prom"]
 
 
 def test_a_store_that_cannot_be_written(night: Night, tiny: dict[str, Any]) -> None:
-    root = str(night.host.root)
-    subprocess.run(["mount", "--bind", root, root], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+    root = night.host.root
+    with read_only(root):
         status, said = night.run()
         assert status == 1
         assert said.startswith(f"the ledger of {root} could not be written: Read-only file system")
@@ -248,12 +241,10 @@ def test_a_store_that_cannot_be_written(night: Night, tiny: dict[str, Any]) -> N
         assert night.value("model_verified", "tiny") == 1
         assert night.value("verification_last_run_hashed_bytes") > 0  # type: ignore[operator]
         # Damage is told all the same, though the ledger does not know of it.
-        subprocess.run(["mount", "-o", "remount,rw,bind", root], check=True)
+        make_writable(root, True)
         flip(night.host.blob(sha256_of(tiny, GGUF)), 100)
-        subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+        make_writable(root, False)
         status, said = night.run()
         assert status == 1
         assert f"{GGUF} of tiny: 1 of its 1 blocks" in said
         assert night.value("model_verified", "tiny") == 0
-    finally:
-        subprocess.run(["umount", "--lazy", root], check=True)
