@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -165,6 +166,16 @@ class Host:
         assert result.status == 0, result.output
         assert "Traceback" not in result.output
         return result
+
+    def processes(self, command: str) -> list[int]:
+        """Return the processes of this host, and of no other, that have this in their command line."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                mine = f"HOME={self.home}".encode() in (path / "environ").read_bytes().split(b"\0")
+                if mine and command.encode() in (path / "cmdline").read_bytes().replace(b"\0", b" "):
+                    found.append(int(path.name))
+        return found
 
     # What is on disk.
 

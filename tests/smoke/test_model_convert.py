@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.hub import Hub
+from tests.integration.disks import small_disk
 from tests.integration.harness import (
     CHECKOUT,
     Host,
@@ -35,6 +36,7 @@ MINILM = "all-MiniLM-L6-v2"
 CONVERT = {"format": "openvino", "bits": 8}
 ONE = ["openvino/openvino_model.bin", "openvino/openvino_model.xml"]
 TWO = [f"openvino/openvino_{part}_model.{suffix}" for part in ("encoder", "decoder") for suffix in ("bin", "xml")]
+CONVERTS = "_convert_worker import main"  # in the command line of what converts
 MADE = {MINILM: ONE, "bert": ONE, "t5": TWO, "xlm_roberta": ONE}
 
 
@@ -265,7 +267,7 @@ def test_killed_in_the_middle(host: ConvertHost, models: dict[str, Path]) -> Non
     process = host.start_convert()
     wait_until(lambda: working(host), "it begins to convert", timeout=60)
     assert process.kill()
-    wait_until(lambda: not workers(), "the process that converts ends as well")
+    wait_until(lambda: not host.processes(CONVERTS), "the process that converts ends as well")
     assert working(host)
     assert host.current == "generations/1"
     assert host.ok(host.run("model_prune")).changed
@@ -279,23 +281,11 @@ def test_killed_in_the_middle(host: ConvertHost, models: dict[str, Path]) -> Non
     assert snapshot(host.root / "generations" / "1").keys() == before.keys()
 
 
-def workers() -> list[str]:
-    """Return the processes that convert, by what the kernel says."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        found += [line] if "_convert_worker import main" in line else []
-    return found
-
-
 def test_a_conversion_that_takes_too_long(host: ConvertHost, models: dict[str, Path]) -> None:
     host.stage(models["bert"], state="active")
     result = host.convert(timeout=1)
     assert_sentence(result, "the timeout of 1 s is over; allow more time", "generation 1 is served as before")
-    assert not workers()
+    assert host.processes(CONVERTS) == []
     assert not working(host)
 
 
@@ -312,11 +302,7 @@ def test_two_at_once(host: ConvertHost, models: dict[str, Path]) -> None:
 
 def test_a_disk_that_fills_up(host: ConvertHost, models: dict[str, Path]) -> None:
     host.root.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", host.root], capture_output=True, text=True, check=False
-    )
-    assert mounted.returncode == 0, f"this test mounts a filesystem, which needs root: {mounted.stderr}"
-    try:
+    with small_disk(host.root, "16m"):
         host.stage(models["bert"], state="active")
         process = host.start_convert()
         wait_until(lambda: working(host), "it begins to convert", timeout=60)
@@ -329,20 +315,15 @@ def test_a_disk_that_fills_up(host: ConvertHost, models: dict[str, Path]) -> Non
         filler.unlink()
         assert host.generations() == ["1"]
         host.ok(host.verify())
-    finally:
-        subprocess.run(["umount", "--lazy", host.root], check=True)
 
 
 def test_a_disk_that_is_too_small(converted: ConvertHost) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=125m", "tmpfs", converted.home], check=True)
-    try:
+    with small_disk(converted.home, "125m"):
         small = ConvertHost(converted.hub, converted.home / "small")
         shutil.copy(converted.lock_file, small.lock_file)
         (minilm,) = [model for model in small.locked_models() if model["name"] == MINILM]
         small.ok(small.generation(minilm))
         assert_sentence(small.convert(), "the disk is too small", "43.3 MiB", "generation 1 is served as before")
-    finally:
-        subprocess.run(["umount", "--lazy", converted.home], check=True)
 
 
 # What is not there, or not as it must be.

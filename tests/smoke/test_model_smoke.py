@@ -85,18 +85,6 @@ def planted(models: dict[str, Path], tmp_path: Path) -> Planted:
     return plant
 
 
-def children(venv: Path) -> list[int]:
-    """Return the processes that run in an environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(str(venv).encode()):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 # Models that compute.
 
 
@@ -264,7 +252,7 @@ def test_one_that_hangs_does_not_keep_the_others(host: SmokeHost, models: dict[s
     result = host.smoke(models=lock)
     assert_sentence(result, "bert.hanging_tokenizer: float32 on CPU: ", "was not done after 30 s")
     assert [model["name"] for model in result.models if model["ok"]] == ["t5", "xlm_roberta"]
-    wait_until(lambda: children(INFERENCE) == [], "nothing runs any more")
+    wait_until(lambda: host.processes(str(INFERENCE)) == [], "nothing runs any more")
 
 
 def test_a_crash_does_not_keep_the_others(host: SmokeHost, models: dict[str, Path], tmp_path: Path) -> None:
@@ -294,13 +282,13 @@ def test_nothing_is_left_running(host: SmokeHost, planted: Planted) -> None:
     host.stage(planted("bert", faults.hanging_tokenizer))
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = host.start_smoke()
-        wait_until(lambda: len(children(INFERENCE)) == 1, "the models are being run")
+        wait_until(lambda: len(host.processes(str(INFERENCE))) == 1, "the models are being run")
         process.send(number)
         if number == signal.SIGTERM:
             assert_sentence(process.finish(), "stopped")
         else:
             process.kill()
-        wait_until(lambda: children(INFERENCE) == [], "nothing runs any more")
+        wait_until(lambda: host.processes(str(INFERENCE)) == [], "nothing runs any more")
 
 
 def test_an_environment_that_is_missing(host: SmokeHost, models: dict[str, Path], tmp_path: Path) -> None:
