@@ -87,7 +87,12 @@ class Fleet:
         return str((self.root / "current").readlink())
 
 
+def recaps(process: subprocess.CompletedProcess[str]) -> dict[str, dict[str, int]]:
+    """Return the counters of the recap by host."""
+    lines = re.findall(r"^(\S+) +: (ok=.*)", process.stdout, re.MULTILINE)
+    return {host: {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)} for host, line in lines}
+
+
 def recap(process: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Return the counters of the last line of the recap, which a report may follow."""
-    line = [line for line in process.stdout.splitlines() if " ok=" in line][-1]
-    return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)}
+    """Return the counters of the recap's last host."""
+    return list(recaps(process).values())[-1]

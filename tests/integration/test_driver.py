@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.integration.fleet import recap
 from tests.integration.harness import CHECKOUT, environment
 
 
@@ -47,8 +48,7 @@ def test_a_host_without_a_gpu_is_left_alone(tmp_path: Path, variables: dict[str,
         check=False,
     )
     assert process.returncode == 0, process.stdout + process.stderr
-    counters = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", process.stdout.splitlines()[-2])}
-    assert counters["changed"] == 0
+    assert recap(process)["changed"] == 0
     # It costs next to nothing to find out that there is nothing to do.
     modules = re.findall(r"^Using module file \S+/(\w+)\.py", process.stdout, re.MULTILINE)
     assert modules == ["cuda_driver_plan"]

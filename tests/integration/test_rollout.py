@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.hub import Hub
-from tests.integration.fleet import Fleet
+from tests.integration.fleet import Fleet, recaps
 from tests.integration.harness import CHECKOUT, ModuleProcess, environment, locked, wait_until
 
 # A hook writes down what it was told and what is served, and does then what a file beside it asks for: fail, or hang.
@@ -78,8 +78,7 @@ class Hosts(Fleet):
         self.status = process.returncode
         self.output = process.stdout + process.stderr
         assert "Traceback" not in self.output, self.output
-        lines = [line for line in process.stdout.splitlines() if re.match(r"\S+ +: ok=", line)]
-        return {line.split()[0]: {key: int(count) for key, count in re.findall(r"(\w+)=(\d+)", line)} for line in lines}
+        return recaps(process)
 
     def failed(self, name: str, *arguments: str, **environ: str) -> set[str]:
         """Run a playbook and return the hosts that failed or could not be reached."""
