@@ -1,7 +1,6 @@
 # Needs python3, git and make; `make setup` installs everything else.
 
 .POSIX:
-.NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 # Ansible refuses to start without a UTF-8 locale, and a fresh machine may have none configured.

@@ -5,6 +5,10 @@ set -eu
 cd "$(dirname "$0")/../.."
 mkdir -p .cache/hosts
 
+# Hosts take memory, so two runs follow each other. What they start must not keep the lock.
+exec 9>.cache/hosts/run.lock
+flock 9
+
 lines=
 for scenarios in "$@"; do
     log=.cache/hosts/$(echo "$scenarios" | tr ' ' '-').log
@@ -14,7 +18,7 @@ for scenarios in "$@"; do
     done
     # In a session of its own, so that all of it can be ended.
     # shellcheck disable=SC2086  # a list of options
-    NO_COLOR=1 setsid molecule test --no-command-borders $options >"$log" 2>&1 &
+    NO_COLOR=1 setsid molecule test --no-command-borders $options >"$log" 2>&1 9>&- &
     lines="$lines $!:$log"
 done
 trap 'for line in $lines; do kill -- "-${line%%:*}" 2>/dev/null; done; exit 130' INT TERM

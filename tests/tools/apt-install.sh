@@ -3,6 +3,10 @@
 # Usage: apt-install.sh PACKAGE...
 set -eu
 
+# apt refuses to work twice at once.
+exec 9<"$0"
+flock 9
+
 if [ "$(id -u)" -eq 0 ]; then
     as_root=
 else

@@ -29,7 +29,7 @@ cd "$cache/packages"
 # shellcheck disable=SC2086  # a list of names
 if ! apt-get download -qq $missing 2>"$cache/apt.log"; then
     # The indexes are missing or old.
-    if [ "$(id -u)" -eq 0 ]; then apt-get update -qq; else sudo -n apt-get update -qq; fi
+    sh ../../../tests/tools/apt-install.sh
     # shellcheck disable=SC2086
     apt-get download -qq $missing
 fi
