@@ -69,6 +69,10 @@ download_bytes:
   description: What is still to be received, in bytes.
   returned: always
   type: int
+store:
+  description: What the store holds, as M(gpufleet.models.model_store_info) tells it.
+  returned: always
+  type: dict
 """
 
 import contextlib
@@ -78,6 +82,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import InvalidInput
+from ansible_collections.gpufleet.models.plugins.module_utils._info import describe_store
 from ansible_collections.gpufleet.models.plugins.module_utils._lockfile import parse_models
 from ansible_collections.gpufleet.models.plugins.module_utils._module import (
     HUB_ARGUMENTS,
@@ -98,9 +103,10 @@ def preflight(module: AnsibleModule, cancelled: threading.Event) -> dict[str, An
     if not models:
         raise InvalidInput("models: expected at least one model, found none")
     with Store.open(root) or contextlib.nullcontext() as store:
+        held = describe_store(store)
         plan = make_plan(models, True, take_snapshot(root, store, models))
     problems = list(find_problems(plan, root, hub, module.params["venv"], module.check_mode, cancelled))
-    result = {"changed": False, "problems": problems, "download_bytes": plan.download_bytes}
+    result = {"changed": False, "problems": problems, "download_bytes": plan.download_bytes, "store": held}
     if problems:
         return {**result, "failed": True, "msg": f"{'; '.join(problems)}; nothing was changed"}
     return {**result, "msg": "nothing is missing"}

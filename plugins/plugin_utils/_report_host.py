@@ -128,6 +128,7 @@ class Host:
             "gpu_check": self._gpu_check,
             "model_convert": self._model_convert,
             "model_generation": self._model_generation,
+            "model_preflight": self._model_preflight,
             "model_smoke": self._model_smoke,
             "model_store_info": self._model_store_info,
             "model_verify": self._model_verify,
@@ -139,6 +140,9 @@ class Host:
     def _generation(self, number: int) -> Generation:
         self.latest = number
         return self.generations.setdefault(number, Generation())
+
+    def _model_preflight(self, result: Mapping[str, Any], at: str, check_mode: bool) -> None:
+        self._model_store_info(mapping(result.get("store")), at, check_mode)
 
     def _model_store_info(self, result: Mapping[str, Any], _at: str, _check_mode: bool) -> None:
         if not isinstance(result.get("generations"), list):

@@ -82,6 +82,17 @@ def test_nothing_is_missing(host: Host, gpus: Gpus, hub: Hub, tiny: dict[str, An
     assert hub.stats.bytes_sent(method="GET") < 4000  # a byte, and the headers of weights
 
 
+def test_what_the_store_holds_is_told_as_well(serving: Host, big: dict[str, Any], venv: Path) -> None:
+    """Also where something is missing."""
+    huge = {"path": "huge.bin", "size": 1 << 44, "sha256": "0" * 64}
+    for models in ([big], [{**big, "files": [*big["files"], huge]}]):
+        result = serving.run("model_preflight", models=models, venv=str(venv))
+        told = serving.ok(serving.run("model_store_info")).values
+        assert result.store == {name: told[name] for name in result.store}
+        assert result.store["current"] == 1
+    assert result.failed
+
+
 def test_everything_that_is_missing_is_told_at_once(
     host: Host, gpus: Gpus, hub: Hub, tiny: dict[str, Any], big: dict[str, Any], venv: Path
 ) -> None:

@@ -115,8 +115,12 @@ def test_what_the_store_tells() -> None:
     assert (run["latency_ms_median"], run["load_seconds_cold"], run["load_seconds_warm"]) == (12.5, 3.25, 3.25 / 4)
 
 
-def test_a_new_generation_is_verified_now_and_known_when_served() -> None:
-    info = ("model_store_info", store_info(7, [MINILM]))
+@pytest.mark.parametrize(
+    "info",
+    [("model_store_info", store_info(7, [MINILM])), ("model_preflight", {"store": store_info(7, [MINILM])})],
+    ids=lambda info: info[0],
+)
+def test_a_new_generation_is_verified_now_and_known_when_served(info: tuple[str, dict[str, Any]]) -> None:
     row = row_of(info, ("model_generation", generation(8, "updated", True, False)))
     assert (row["generation"], row["served"]) == (7, True)
     row = row_of(
