@@ -18,12 +18,18 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             stream.write(f"{self.client_address[0]} {template % arguments}\n")
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Lets installers open as many connections at once as they like."""
+
+    request_queue_size = 1024
+
+
 def main() -> None:
     """Serve until killed."""
     address, port, directory, log = sys.argv[1:]
     Handler.log_file = Path(log)
     handler = functools.partial(Handler, directory=directory)
-    http.server.ThreadingHTTPServer((address, int(port)), handler).serve_forever()
+    Server((address, int(port)), handler).serve_forever()
 
 
 if __name__ == "__main__":
