@@ -138,11 +138,11 @@ def test_read_only_store(frozen: Host, hub: Hub, tiny: dict[str, Any], big: dict
     assert snapshot(frozen.root) == before
 
 
-def test_read_only_store_that_serves_the_lock_already(read_only: Host, tiny: dict[str, Any]) -> None:
+def test_read_only_store_that_serves_the_lock_already(frozen: Host, tiny: dict[str, Any]) -> None:
     """There is nothing to write, so nothing has to be written."""
-    assert not read_only.ok(read_only.generation(tiny, _ansible_check_mode=True)).changed
-    assert not read_only.ok(read_only.generation(tiny)).changed
-    assert not read_only.ok(read_only.run("model_generation", generation="1")).changed
+    assert not frozen.ok(frozen.generation(tiny, _ansible_check_mode=True)).changed
+    assert not frozen.ok(frozen.generation(tiny)).changed
+    assert not frozen.ok(frozen.run("model_generation", generation="1")).changed
 
 
 @pytest.mark.parametrize("root", ["relative/path", "/dev/null", "/dev/null/below", "/proc/no"])
