@@ -88,7 +88,9 @@ def test_what_the_store_holds_is_told_as_well(serving: Host, big: dict[str, Any]
     for models in ([big], [{**big, "files": [*big["files"], huge]}]):
         result = serving.run("model_preflight", models=models, venv=str(venv))
         told = serving.ok(serving.run("model_store_info")).values
-        assert result.store == {name: told[name] for name in result.store}
+        # Other programs take and free space all the time.
+        assert result.store.keys() - told.keys() == set()
+        assert {name for name in result.store if result.store[name] != told[name]} <= {"free_bytes"}
         assert result.store["current"] == 1
     assert result.failed
 
