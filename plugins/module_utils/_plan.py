@@ -236,6 +236,11 @@ def summary(plan: Plan) -> str:
     return ", ".join(what)
 
 
+def describe_changes(plan: Plan) -> list[dict[str, str | None]]:
+    """Return what becomes of each model as modules return it: ``name``, ``commit`` afterwards, ``action``."""
+    return [{"name": change.name, "commit": change.after, "action": change.action} for change in plan.changes]
+
+
 def diff_models(plan: Plan) -> dict[str, str]:
     """Return the models before and after as Ansible's diff shows them."""
     before = "".join(f"{change.name} {change.before}\n" for change in plan.changes if change.before)

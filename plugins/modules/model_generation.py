@@ -159,6 +159,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._module import (
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._plan import (
     Plan,
+    describe_changes,
     diff_models,
     make_plan,
     plan_switch,
@@ -230,9 +231,7 @@ class GenerationManager:
             "previous_generation": plan.previous,
             "served": plan.activate or (generation is not None and generation == plan.previous),
             "directory": generation and os.path.join(self.root, "generations", str(generation)),
-            "models": [
-                {"name": change.name, "commit": change.after, "action": change.action} for change in plan.changes
-            ],
+            "models": describe_changes(plan),
             "downloaded_bytes": downloaded_bytes,
             "reused_bytes": plan.reused_bytes,
             "diff": diff_models(plan),

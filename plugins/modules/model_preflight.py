@@ -18,6 +18,8 @@ description:
     what the models require of the GPUs, and at the driver for the CUDA version of the environment's torch.
   - GPUs are only looked at for models with C(requires), and the endpoint is only asked when something is to be
     received.
+  - Makes the same plan as M(gpufleet.models.model_generation). Where RV(generation) has the models already, there is
+    nothing to stage.
 extends_documentation_fragment:
   - gpufleet.models.attributes
   - gpufleet.models.store
@@ -69,6 +71,16 @@ download_bytes:
   description: What is still to be received, in bytes.
   returned: always
   type: int
+generation:
+  description: The generation that has the wanted models already; V(null) when one has to be staged.
+  returned: always
+  type: int
+  sample: 7
+models:
+  description: What will become of each model, as M(gpufleet.models.model_generation) tells it.
+  returned: always
+  type: list
+  elements: dict
 store:
   description: What the store holds, as M(gpufleet.models.model_store_info) tells it.
   returned: always
@@ -91,7 +103,7 @@ from ansible_collections.gpufleet.models.plugins.module_utils._module import (
     root_of,
     run_module,
 )
-from ansible_collections.gpufleet.models.plugins.module_utils._plan import make_plan, take_snapshot
+from ansible_collections.gpufleet.models.plugins.module_utils._plan import describe_changes, make_plan, take_snapshot
 from ansible_collections.gpufleet.models.plugins.module_utils._preflight import find_problems
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
 
@@ -106,7 +118,14 @@ def preflight(module: AnsibleModule, cancelled: threading.Event) -> dict[str, An
         held = describe_store(store)
         plan = make_plan(models, True, take_snapshot(root, store, models))
     problems = list(find_problems(plan, root, hub, module.params["venv"], module.check_mode, cancelled))
-    result = {"changed": False, "problems": problems, "download_bytes": plan.download_bytes, "store": held}
+    result = {
+        "changed": False,
+        "problems": problems,
+        "download_bytes": plan.download_bytes,
+        "generation": plan.use,
+        "models": describe_changes(plan),
+        "store": held,
+    }
     if problems:
         return {**result, "failed": True, "msg": f"{'; '.join(problems)}; nothing was changed"}
     return {**result, "msg": "nothing is missing"}

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,6 +143,9 @@ class Host:
 
     def _model_preflight(self, result: Mapping[str, Any], at: str, check_mode: bool) -> None:
         self._model_store_info(mapping(result.get("store")), at, check_mode)
+        # What is still to be done is told by what does it.
+        changes = mappings(result.get("models"))
+        self._act([change for change in changes if change.get("action") == "unchanged"])
 
     def _model_store_info(self, result: Mapping[str, Any], _at: str, _check_mode: bool) -> None:
         if not isinstance(result.get("generations"), list):
@@ -163,13 +166,7 @@ class Host:
     def _model_generation(self, result: Mapping[str, Any], at: str, check_mode: bool) -> None:
         number = whole(result.get("generation"))
         changes = mappings(result.get("models"))
-        for change in changes:
-            action = plain(change.get("action"))
-            if action:
-                name = name_of(change.get("name"))
-                # Serving what was staged a moment ago says no more than staging did.
-                if action != "unchanged" or name not in self.actions:
-                    self.actions[name] = Action(action, plain(change.get("commit")))
+        self._act(changes)
         if check_mode or number is None:
             return
         if not changes:  # it was removed
@@ -185,6 +182,15 @@ class Host:
             }
         if result.get("served") is True:
             self.current = number
+
+    def _act(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        for change in changes:
+            action = plain(change.get("action"))
+            if action:
+                name = name_of(change.get("name"))
+                # Serving what was staged a moment ago says no more than staging did.
+                if action != "unchanged" or name not in self.actions:
+                    self.actions[name] = Action(action, plain(change.get("commit")))
 
     def _model_convert(self, result: Mapping[str, Any], _at: str, check_mode: bool) -> None:
         number, source = whole(result.get("generation")), whole(result.get("source_generation"))

@@ -95,6 +95,15 @@ def test_what_the_store_holds_is_told_as_well(serving: Host, big: dict[str, Any]
     assert result.failed
 
 
+def test_what_has_to_be_staged_is_told(serving: Host, tiny: dict[str, Any], big: dict[str, Any], venv: Path) -> None:
+    """By the same plan as staging makes."""
+    for models, generation in (([tiny], 1), ([big], None), ([tiny, big], None)):
+        result = serving.ok(serving.run("model_preflight", models=models, venv=str(venv)))
+        planned = serving.run("model_generation", models=models, state="staged", _ansible_check_mode=True)
+        assert result.generation == serving.ok(planned).generation == generation
+        assert result.models == planned.models
+
+
 def test_everything_that_is_missing_is_told_at_once(
     host: Host, gpus: Gpus, hub: Hub, tiny: dict[str, Any], big: dict[str, Any], venv: Path
 ) -> None:

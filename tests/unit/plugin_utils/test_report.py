@@ -142,6 +142,14 @@ def test_a_new_generation_is_verified_now_and_known_when_served(info: tuple[str,
     assert (cell["smoke"]["state"], cell["smoke"]["at"]) == ("pass", FINISHED)
 
 
+@pytest.mark.parametrize(("action", "told"), [("unchanged", "unchanged"), ("updated", None)])
+def test_what_has_to_change_is_told_when_it_did(action: str, told: str | None) -> None:
+    planned = generation(None, action, False, False)["models"]
+    row = row_of(("model_preflight", {"store": store_info(7, [MINILM]), "models": planned}))
+    (cell,) = row["models"]
+    assert cell["action"] == told
+
+
 def test_a_first_generation_that_is_not_served() -> None:
     row = row_of(("model_store_info", store_info(None, [])), ("model_generation", generation(1, "added", True, False)))
     assert (row["generation"], row["served"]) == (1, False)
