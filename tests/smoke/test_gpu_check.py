@@ -30,9 +30,9 @@ _PROGRAM = """
 import json, sys, threading
 from ansible_collections.gpufleet.models.plugins.module_utils._gpu_check import Driver, check_gpus
 from ansible_collections.gpufleet.models.plugins.module_utils._gpu_load import Load
-venv, timeout = sys.argv[1], float(sys.argv[2])
+venv, timeout, patience = sys.argv[1], *map(float, sys.argv[2:])
 cancelled = threading.Event()
-driver = Driver(venv, cancelled, patience=3)
+driver = Driver(venv, cancelled, patience)
 load = Load(1.0, 0.5, timeout, "cpu", (64, 64), 4)
 report = check_gpus(driver.ask(), driver, load, venv, cancelled)
 gpus = [outcome.to_json() for outcome in report.outcomes]
@@ -110,10 +110,10 @@ class Started:
 def start(library: Path, venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Start the check of a host."""
 
-    def start(description: dict[str, Any], timeout: float = 200) -> Started:
+    def start(description: dict[str, Any], timeout: float = 200, patience: float = 60) -> Started:
         home = tmp_path_factory.mktemp("home")
         variables = environment(home, LD_LIBRARY_PATH=str(library), **write(description, home / "nvml"))
-        command = [sys.executable, "-c", _PROGRAM, str(venv), str(timeout)]
+        command = [sys.executable, "-c", _PROGRAM, str(venv), str(timeout), str(patience)]
         pipe = subprocess.PIPE
         return Started(subprocess.Popen(command, env=variables, cwd=home, stdout=pipe, stderr=pipe, text=True), home)
 
@@ -258,9 +258,9 @@ def test_what_the_driver_tells_meanwhile(start: Start) -> None:
     assert found["power_watts"] == 345
 
 
-@pytest.mark.parametrize(("error", "state"), [(15, "lost"), (-1, "no answer of the driver")])
-def test_a_gpu_that_goes_away_meanwhile(start: Start, error: int, state: str) -> None:
-    started = start(gpu_host(gpu("none"), errors={}))
+@pytest.mark.parametrize(("error", "patience", "state"), [(15, 60, "lost"), (-1, 5, "no answer of the driver")])
+def test_a_gpu_that_goes_away_meanwhile(start: Start, error: int, patience: float, state: str) -> None:
+    started = start(gpu_host(gpu("none"), errors={}), patience=patience)
     started.become(gpu_host(gpu("none", errors={"nvmlDeviceGetUUID": error})))
     report = started.finish()
     assert broken(report["gpus"][0]) == {"state": state}
