@@ -44,6 +44,14 @@ def run_module(python: Path, module: str, *arguments: object) -> subprocess.Comp
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Have torch compute with one thread: those that wait for each other keep a core busy, beside other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The directories of all models of the factory and of the real MiniLM, by name."""

@@ -26,11 +26,6 @@ INFERENCE_CUDA = CHECKOUT / ".cache" / "inference-cuda"
 class SmokeHost(Host):
     """A host that stages models and tests them on its CPU."""
 
-    def __init__(self, hub: Hub, directory: Path) -> None:
-        super().__init__(hub, directory)
-        # Threads that wait for each other are slow where other tests run beside them.
-        self.variables = {"OMP_NUM_THREADS": "1"}
-
     def stage(self, *sources: Path, **smoke: Any) -> None:
         """Stage the models in these directories; each is tested as ``smoke`` says."""
         for source in sources:
