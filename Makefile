@@ -7,6 +7,9 @@
 export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+# One process for each core, and each file of tests by one of them.
+PYTEST := pytest --numprocesses auto --dist loadfile
+
 STAMP := .venv/.complete
 INFERENCE := .cache/inference/.complete
 INFERENCE_CUDA := .cache/inference-cuda/.complete
@@ -79,7 +82,7 @@ compiler:
 	    sh tests/tools/apt-install.sh gcc libc6-dev
 
 unit: setup compiler ## tests of the engine and the modules
-	pytest tests/unit
+	$(PYTEST) tests/unit
 
 hub: setup ## tests of the local Hub against the official client
 	pytest tests/hub
@@ -89,14 +92,14 @@ sshd:
 	test -x /usr/sbin/sshd || sh tests/tools/apt-install.sh openssh-server
 
 integration: setup compiler sshd $(PROMETHEUS) ## tests of modules, role and playbooks through ansible-playbook
-	pytest tests/integration
+	$(PYTEST) tests/integration
 
 report: setup ## tests of the report's page in a real browser
 	command -v chromium >/dev/null || sh tests/tools/apt-install.sh chromium fonts-dejavu-core
 	pytest tests/report
 
 smoke: setup inference compiler ## tests that load and run models: smoke tests, conversions, checks of GPUs
-	pytest tests/smoke -m "not cuda"
+	$(PYTEST) tests/smoke -m "not cuda"
 
 smoke-cuda: setup inference inference-cuda ## those of them that take what a host with a GPU has
 	pytest tests/smoke -m cuda

@@ -33,7 +33,8 @@ def run_tests(name: str, python: Path, installs: list[list[str]], tests: list[st
     commands = [
         [python, "-m", "venv", environment],
         *([binaries / "python", "-m", "pip", "install", "--quiet", "--upgrade", *install] for install in installs),
-        [binaries / "python", "-m", "pytest", "--quiet", *tests],
+        # One process for each core, and each file by one of them.
+        [binaries / "python", "-m", "pytest", "--quiet", "--numprocesses", "auto", "--dist", "loadfile", *tests],
     ]
     variables = {**os.environ, "PATH": os.pathsep.join([str(binaries), os.environ["PATH"]])}
     return all(not subprocess.run(command, cwd=CHECKOUT, env=variables, check=False).returncode for command in commands)
