@@ -98,7 +98,8 @@ class Directory:
     def open(self, name: str, flags: int, mode: int = 0o644, shared: bool = False) -> int:
         """Open a regular file in this directory and return its descriptor.
 
-        :param shared: Allow writing to a file that has further names, as blobs have.
+        :param shared: The file may be written to though it has further names, as blobs have. It must belong to the owner
+            of this directory.
         :raises StoreError: When the name belongs to a link or to anything but a regular file.
         """
         created = False
@@ -132,6 +133,11 @@ class Directory:
         if status.st_nlink > 1 and not shared and flags & (os.O_WRONLY | os.O_RDWR):
             os.close(descriptor)
             raise StoreError(f"{self.join(name)} has a second name somewhere, expected none; remove it")
+        if shared and status.st_uid != os.fstat(self.descriptor).st_uid:
+            os.close(descriptor)
+            raise StoreError(
+                f"{self.join(name)} belongs to another user than its directory, as a file of elsewhere would; remove it"
+            )
         return descriptor
 
     def stat(self, name: str) -> os.stat_result | None:
@@ -211,6 +217,16 @@ class Directory:
             if stat.S_ISDIR(status.st_mode):
                 with self.subdirectory(name) as directory:
                     yield from directory.walk(f"{prefix}{name}/")
+
+    def entry(self, name: str) -> Iterator[os.stat_result]:
+        """Yield what ``lstat`` says of an entry, and of every one below it; nothing when there is none."""
+        status = self.stat(name)
+        if status is None:
+            return
+        yield status
+        if stat.S_ISDIR(status.st_mode):
+            with self.subdirectory(name) as directory:
+                yield from (below for _path, below in directory.walk())
 
     def sync(self) -> None:
         """Make the names in this directory durable."""

@@ -86,9 +86,8 @@ def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
     removal = _Removal()
     with contextlib.suppress(FileNotFoundError), generations.directory() as directory:
         for name in (*map(str, surplus), *leftovers):
-            with directory.subdirectory(name) as tree:
-                for status in (os.fstat(tree.descriptor), *(status for _path, status in tree.walk())):
-                    removal.add(status)
+            for status in directory.entry(name):
+                removal.add(status)
     blobs = []
     stored = store.blobs()
     for sha256 in _digests_in(stored):

@@ -169,6 +169,11 @@ def removed_at_half(store: Store) -> None:
     Path(store.path, "generations", "1").rename(Path(store.path, "generations", ".new-1"))
 
 
+def relinked_at_half(store: Store) -> None:
+    """Leave what a killed repair of a hard link leaves behind."""
+    os.link(blob_path(store, b"1" * 70_000), Path(store.path, "generations", ".new-link"))
+
+
 def partials(store: Store) -> None:
     """Leave an old and a new partial file."""
     interrupted(store, b"7" * 40_000, age=WEEK + 60)
@@ -181,7 +186,7 @@ def partials(store: Store) -> None:
     [
         None,
         *(outside_links, unused_blob, lost_blob, lost_record, damaged_manifest, foreign_files),
-        *(half_made, removed_at_half, partials),
+        *(half_made, removed_at_half, relinked_at_half, partials),
     ],
     ids=lambda change: getattr(change, "__name__", "nothing"),
 )
