@@ -20,7 +20,7 @@ from ._blocks import check_cancelled
 from ._deadline import within
 from ._errors import Cancelled, HubError
 from ._lockfile import check_path, check_paths_agree
-from ._retry import RETRY_STATUS, next_delay, server_delay
+from ._retry import may_pass, next_delay, server_delay
 from ._source import Hub
 
 try:
@@ -156,7 +156,7 @@ class HubClient:
                 raise HubError(f"{repo_id} at {revision}: {_first_line(error)}") from None
             except hub_errors.HfHubHTTPError as error:
                 status, headers = error.response.status_code, error.response.headers
-                if status not in RETRY_STATUS:
+                if not may_pass(status):
                     advice = "; check the token and its rights" if status in (401, 403) else ""
                     raise HubError(f"{repo_id}: {self._endpoint} answered {_first_line(error)}{advice}") from None
                 reason = f"HTTP {status}"

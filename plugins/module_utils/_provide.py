@@ -125,7 +125,7 @@ def _write_blocks(store: Store, record: BlockRecord, blocks: tuple[int, ...], pa
     """
     with store.blob_directory(record.sha256) as directory:
         # Another account than root may not write to a file of mode 0444, not even to its own.
-        reader = directory.open(record.sha256, os.O_RDONLY)
+        reader = directory.open(record.sha256, os.O_RDONLY, shared=True)
         os.fchmod(reader, 0o644)
         os.close(reader)
         blob = directory.open(record.sha256, os.O_RDWR, shared=True)

@@ -11,11 +11,14 @@ import email.utils
 import random
 import time
 
-RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-
 _BASE_DELAY = 0.5
 _MAX_DELAY = 30.0
 _MAX_SERVER_DELAY = 3600.0
+
+
+def may_pass(status: int) -> bool:
+    """Whether a server that refuses with that status code may answer later."""
+    return status in (408, 425, 429) or status >= 500
 
 
 def server_delay(retry_after: str, rate_limit: str) -> float | None:

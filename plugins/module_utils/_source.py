@@ -16,7 +16,7 @@ from typing import Callable
 
 from ._errors import HubError, InvalidInput
 from ._http import HttpClient, origin_of
-from ._retry import RETRY_STATUS, server_delay
+from ._retry import may_pass, server_delay
 
 USER_AGENT = "gpufleet.models/0.1.0"
 
@@ -151,7 +151,7 @@ class Source:
         said = headers.get("X-Error-Message") or response.reason or http.client.responses.get(status, "unknown")
         reason = "".join(character for character in said[:_LONGEST_REASON] if character.isprintable())
         at_hub = origin_of(url) == self._hub_origin
-        if status in RETRY_STATUS:
+        if may_pass(status):
             delay = server_delay(headers.get("Retry-After", ""), headers.get("RateLimit", ""))
             return Unavailable(f"HTTP {status} {reason}", delay, of_hub=at_hub)
         if status == 416:
