@@ -22,7 +22,8 @@ from ._lockfile import is_count
 
 _REASON_LIMIT = 200  # characters; a file may call its tensors what it likes
 
-_SAFETENSORS_HEADER_LIMIT = 100_000_000  # bytes; the limit of the reference implementation
+_SAFETENSORS_HEADER_LIMIT = 32 << 20  # bytes; the reference implementation's is 100 MB, 1 MB is much
+_SAFETENSORS_VALUES = 2_000_000  # of JSON in a header; a tensor has eight
 _SAFETENSORS_DIMENSIONS = 64
 
 # Bits per element. The size of a tensor of a type that is not here is not checked: formats grow.
@@ -92,8 +93,13 @@ def _check_safetensors(stream: BinaryIO, size: int) -> None:
     (length,) = struct.unpack("<Q", prefix)
     if length > min(_SAFETENSORS_HEADER_LIMIT, size - 8):
         raise _MalformedSafetensors(f"its header claims {length} bytes, the file has {size} (starts with {prefix!r})")
+    content = stream.read(length)
+    # Each takes some 60 bytes of memory.
+    values = sum(map(content.count, (b",", b"[", b"{")))
+    if values > _SAFETENSORS_VALUES:
+        raise _MalformedSafetensors(f"its header has {values} values, expected at most {_SAFETENSORS_VALUES}")
     try:
-        header = json.loads(stream.read(length))
+        header = json.loads(content)
     except (ValueError, RecursionError):
         raise _MalformedSafetensors("its header is not JSON") from None
     if not isinstance(header, dict):

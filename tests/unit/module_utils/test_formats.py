@@ -388,6 +388,21 @@ def test_absurd_names_of_gguf_need_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("value", [b"[]", b"{}", b'"ab"', b"1.5", b"[[[[[[]]]]]]"])
+def test_absurd_headers_of_safetensors_need_little_memory(tmp_path: Path, value: bytes) -> None:
+    """What a file says of itself, of which a tenth of a per cent is usual, is 32 MiB long here."""
+    length = 32 << 20
+    values = b",".join([value] * (length // (len(value) + 1)))
+    header = b'{"__metadata__":[' + values.ljust(length - 19) + b"]}"
+    tracemalloc.start()
+    try:
+        with within(2), pytest.raises(ContentError):
+            check_sparse(tmp_path, {0: struct.pack("<Q", len(header)) + header}, 8 + len(header) + 1)
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
+
+
 # What others write.
 
 
