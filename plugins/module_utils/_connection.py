@@ -118,12 +118,12 @@ class Connection(threading.Thread):
                     download.partial.write(run.position, chunk)
                     run.digest.update(chunk)
                 run.position += len(chunk)
-            if wanted and not download.accepts(index, run.digest.hexdigest()):
-                found = run.digest.hexdigest()
+            expected, found = download.expects(index), run.digest.hexdigest()
+            if wanted and expected not in (None, found):
                 run.start_at(start)
                 self.client.close()
                 download.source.forget_location()
-                raise Unavailable(f"block {index} has SHA-256 {found}, expected another")
+                raise Unavailable(f"block {index}: expected SHA-256 {expected}, found {found}")
             if wanted:
                 self._transfer.stored(run, index)
             run.start_at(end)

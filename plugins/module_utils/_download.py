@@ -63,7 +63,7 @@ class Download:
     def resume(self, cancelled: threading.Event) -> int:
         """Take over the journalled blocks whose bytes are really there; return their size in bytes."""
         journal = self.partial.journalled
-        kept = [index for index in self.wanted if index in journal and self.accepts(index, journal[index])]
+        kept = [index for index in self.wanted if index in journal and self.expects(index) in (None, journal[index])]
 
         def is_there(index: int) -> bool:
             check_cancelled(cancelled)
@@ -76,9 +76,9 @@ class Download:
         self.pending = [index for index in self.wanted if self.digests[index] is None]
         return self.total - bytes_in(self.pending, self.size)
 
-    def accepts(self, index: int, digest: str) -> bool:
-        """Whether a block may have that digest."""
-        return self.expected is None or self.expected[index] == digest
+    def expects(self, index: int) -> str | None:
+        """The SHA-256 that a block must have, or None while that is not known."""
+        return None if self.expected is None else self.expected[index]
 
     def store(self, index: int, digest: str) -> None:
         """Note a block whose bytes were written."""

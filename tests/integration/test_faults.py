@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from tests.hub.faults import (
     Status,
     Trickle,
     Truncate,
+    WrongChecksum,
     WrongContentRange,
     WrongLength,
     rate_limited,
@@ -40,6 +42,7 @@ from tests.integration.harness import (
     Host,
     assert_not_fetched_again,
     assert_sentence,
+    flip,
     locked,
     sha256_of,
     wait_until,
@@ -198,6 +201,63 @@ def test_passing_fault(serving: Host, hub: Hub, tiny: dict[str, Any], big: dict[
         serving.ok(serving.generation(tiny, big, stall_timeout=1))
         assert fault.applied
     serving.assert_serves(tiny, big, generation=2)
+
+
+# The same while damaged blocks are fetched again, of which one request may be for several.
+DAMAGED_BLOCKS = [case for case in LASTING if case[1] is BLOCKS]
+MENDED_BLOCKS = [
+    *(
+        case
+        for case in PASSING
+        if case[0] in ("502 once blocks", "flip once", "truncated", "reset", "stall once", "slow")
+    ),
+    ("range ignored", lambda _hub, _where: IgnoreRange(**BLOCKS)),
+]
+
+
+@pytest.fixture
+def damaged(serving: Host, tiny: dict[str, Any], big: dict[str, Any]) -> Path:
+    """The blob of what is served, with two bad blocks of three."""
+    serving.ok(serving.generation(tiny, big))
+    blob = serving.blob(sha256_of(big, "weights.safetensors"))
+    flip(blob, BLOCK + 5, 2 * BLOCK + 5)
+    return blob
+
+
+@pytest.mark.parametrize(
+    ("where", "make", "fragments"), [case[1:] for case in DAMAGED_BLOCKS], ids=[case[0] for case in DAMAGED_BLOCKS]
+)
+def test_lasting_fault_of_a_repair(
+    serving: Host, hub: Hub, damaged: Path, where: dict[str, str], make: Make, fragments: tuple[str, ...]
+) -> None:
+    bad = damaged.read_bytes()
+    fault = hub.faults.add(make(hub, where))
+    assert_sentence(serving.verify(repair=True, **IMPATIENT), "big", "weights.safetensors", *fragments)
+    assert fault.applied
+    # A block is as bad as it was, or good.
+    good = [
+        index for index in range(3) if bad[index * BLOCK :][:BLOCK] != damaged.read_bytes()[index * BLOCK :][:BLOCK]
+    ]
+    hub.faults.clear()
+    assert serving.verify().corrupt[0]["blocks"] == [index for index in (1, 2) if index not in good]
+    serving.ok(serving.verify(repair=True))
+    serving.ok(serving.verify())
+
+
+@pytest.mark.parametrize("make", [case[1] for case in MENDED_BLOCKS], ids=[case[0] for case in MENDED_BLOCKS])
+def test_passing_fault_of_a_repair(serving: Host, hub: Hub, damaged: Path, make: Make) -> None:
+    with hub.fault(make(hub, {})) as fault:
+        serving.ok(serving.verify(repair=True, stall_timeout=1))
+        assert fault.applied
+    serving.ok(serving.verify())
+
+
+def test_a_digest_that_the_tree_has_wrong(serving: Host, hub: Hub, tiny: dict[str, Any]) -> None:
+    with hub.fault(WrongChecksum(file="weights.safetensors")):
+        serving.ok(serving.lock({"name": "big", "repo_id": "acme/big"}))
+    (wrong,) = serving.locked_models()
+    assert_sentence(serving.generation(tiny, wrong, **IMPATIENT), "weights.safetensors", "SHA-256", "expected", "found")
+    serving.assert_serves(tiny, generation=1)
 
 
 def test_only_the_bad_file_is_fetched_twice(serving: Host, hub: Hub, tiny: dict[str, Any], big: dict[str, Any]) -> None:
