@@ -7,17 +7,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
+from dataclasses import asdict
 from typing import Any
 
+from ._activation import Activation
 from ._generation import Generations
 from ._ledger import Ledger
 from ._lockfile import Model
 from ._manifest import Manifest
 from ._store import Store
-
-# Written by the role model_store while hooks run.
-ACTIVATION = "activation.json"
 
 
 def describe_store(store: Store | None) -> dict[str, Any]:
@@ -37,12 +35,13 @@ def describe_store(store: Store | None) -> dict[str, Any]:
     current = generations.current()
     manifests = generations.manifests()
     last = Ledger(store.root).last_verified()
+    activation = Activation.read(store.root)
     partials = _partials(store)
     blobs = store.blobs()
     return {
         "exists": True,
         "current": current,
-        "activation": _activation(store),
+        "activation": activation and asdict(activation),
         "generations": [
             {
                 "generation": number,
@@ -57,21 +56,6 @@ def describe_store(store: Store | None) -> dict[str, Any]:
         + sum(partial["disk_bytes"] for partial in partials),
         "free_bytes": store.free_bytes()[0],
     }
-
-
-def _activation(store: Store) -> dict[str, int | None] | None:
-    """Return what the role model_store noted before it ran the hooks, or None when they all ran to their end.
-
-    Whatever cannot be read counts as a run that did not end, of which no more is known.
-    """
-    names = ("generation", "previous_generation")
-    try:
-        noted = json.loads(store.root.read(ACTIVATION))
-        return {name: noted[name] if isinstance(noted[name], int) else None for name in names}
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError):
-        return dict.fromkeys(names)
 
 
 def _describe_generation(path: str, manifest: Manifest | None, last: dict[str, tuple[int, str]]) -> dict[str, Any]:

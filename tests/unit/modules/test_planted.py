@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.gpufleet.models.plugins.module_utils._activation import Activation
 from ansible_collections.gpufleet.models.plugins.module_utils._partial import Partial, journal_name
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
 from ansible_collections.gpufleet.models.plugins.modules import (
+    model_activation,
     model_generation,
     model_prune,
     model_store_info,
@@ -42,6 +44,7 @@ PLACES = [
     "generations/1/minilm/vocab.txt",
     "generations/2",
     "current",
+    "activation.json",
     "ledger.jsonl",
     ".lock",
 ]
@@ -50,6 +53,8 @@ HUB = {"endpoint": NO_HUB.endpoint, "retries": 0, "stall_timeout": 1, "lock_time
 OTHER = [model.to_json() for model in models_of({"other": MINILM})]
 CALLS: list[tuple[ModuleType, dict[str, Any]]] = [
     (model_store_info, {}),
+    (model_activation, {"generation": 2, "previous_generation": 1}),
+    (model_activation, {"state": "absent"}),
     (model_verify, HUB),
     (model_verify, {**HUB, "repair": True}),
     (model_verify, {**HUB, "repair": True, "mode": "quick"}),
@@ -76,6 +81,7 @@ def full(store: Store) -> Store:
         partial.close()
     with store.writer("test", 0, NEVER):
         pass
+    Activation(2, 1).write(store.root)
     return store
 
 
