@@ -172,7 +172,7 @@ def test_one_host_that_cannot_stage_keeps_all_from_serving(upgraded: Hosts) -> N
         message = upgraded.message(host)
         assert message.startswith("gpu-2 failed (")
         assert "0.000001" in message or "1e-06" in message
-        assert "generation 2 is staged here, not served" in message
+        assert "generation 2 is ready here, not served" in message
         assert upgraded.generations(host) == [1, 2]
     assert "checked: generation 1 is whole and served as before" in upgraded.message("gpu-2")
     assert upgraded.generations("gpu-2") == [1]
@@ -304,7 +304,7 @@ def test_an_after_hook_that_fails_takes_all_back(hooked: Hosts) -> None:
     assert message == f"{why} - checked: generation 1 is whole and served as before, but on the way back: {why}"
     assert hooked.message("gpu-1") == (
         f"gpu-2 failed ({why}), and these hosts serve a generation together or not at all - checked: generation 1 is "
-        "whole and served as before; generation 2 is staged here, not served; mend that and run this again, it goes on "
+        "whole and served as before; generation 2 is ready here, not served; mend that and run this again, it goes on "
         "from there"
     )
 
@@ -315,6 +315,24 @@ def test_an_after_hook_that_fails_takes_all_back(hooked: Hosts) -> None:
     assert hooked.failed("site") == set()
     assert hooked.serves() == dict.fromkeys(hooked.hosts, 2)
     assert [hooked.hooked(host) for host in hooked.hosts] == [FORTH, FORTH, FORTH]
+
+
+def test_what_cannot_be_removed_is_told_with_the_rest(hooked: Hosts) -> None:
+    """Whoever holds the store's lock meanwhile keeps the way back from removing what was staged."""
+    hooked.hosts = {"gpu-1": {**hooked.hosts["gpu-1"], "model_store_lock_timeout": 1}}
+    holding = hooked.inventory.parent / "before.yml"
+    hold = {
+        "name": "Hold the lock",
+        "ansible.builtin.shell": "setsid flock .lock sleep 30 >/dev/null 2>&1 & sleep 1; exit 1",
+    }
+    holding.write_text(json.dumps([{**hold, "args": {"chdir": "{{ model_store_root }}"}}]), encoding="utf-8")
+    assert hooked.failed("site") == {"gpu-1"}
+    message = hooked.message("gpu-1")
+    reason, _dash, checked = message.partition(" - checked: ")
+    assert "Hold the lock" in reason
+    assert checked.startswith("generation 1 is served as before, but on the way back: ")
+    assert hooked.serves() == {"gpu-1": 1}
+    assert hooked.generations("gpu-1") == [1, 2]
 
 
 def test_with_each_only_the_host_that_failed_goes_back(hooked: Hosts) -> None:
@@ -399,7 +417,7 @@ def test_a_host_dies_after_the_switch_of_others(upgraded: Hosts) -> None:
     assert upgraded.failed("site") == ALL
     assert upgraded.serves() == dict.fromkeys(upgraded.hosts, 1)
     assert "gpu-3 failed (" in upgraded.message("gpu-1")
-    assert "generation 2 is staged here, not served" in upgraded.message("gpu-1")
+    assert "generation 2 is ready here, not served" in upgraded.message("gpu-1")
 
     hook.write_text("[]", encoding="utf-8")
     assert upgraded.failed("site") == set()
@@ -430,7 +448,9 @@ def test_nobody_goes_back_unless_all_can(upgraded: Hosts) -> None:
     assert upgraded.failed("rollback") == ALL
     assert upgraded.serves() == dict.fromkeys(upgraded.hosts, 2)
     assert "generation 1 is damaged" in upgraded.message("gpu-2")
-    assert upgraded.message("gpu-1").startswith("gpu-2 failed (generation 1 is damaged")
+    message = upgraded.message("gpu-1")
+    assert message.startswith("gpu-2 failed (generation 1 is damaged")
+    assert "generation 2 is served as before; generation 1 is ready here, not served" in message
 
     assert upgraded.failed("rollback", "-e", "model_store_generation=7") == ALL
     assert "7" in upgraded.message("gpu-3")
@@ -451,7 +471,6 @@ def test_nobody_goes_back_unless_all_can(upgraded: Hosts) -> None:
             {"rollout_max_fail_percentage": 101},
             "rollout_max_fail_percentage: expected a number from 0 to 100, found 101",
         ),
-        ({"model_hosts": "embeding"}, "model_hosts: embeding matches no host of the inventory"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -460,6 +479,21 @@ def test_wrong_variables(hosts: Hosts, given: dict[str, Any], sentence: str) -> 
     assert hosts.status != 0
     assert sentence in " ".join(hosts.output.split())
     assert not any(hosts.root_of(host).exists() for host in hosts.hosts)
+
+
+@pytest.mark.parametrize("playbook", sorted(path.stem for path in (CHECKOUT / "playbooks").glob("*.yml")))
+def test_hosts_that_there_are_not(hosts: Hosts, playbook: str) -> None:
+    hosts.run(playbook, "-e", "model_hosts=embeding")
+    assert hosts.status != 0
+    assert "model_hosts: embeding matches no host of the inventory" in " ".join(hosts.output.split())
+
+
+def test_a_lock_that_is_none(upgraded: Hosts) -> None:
+    lock = upgraded.lock_file.read_text(encoding="utf-8")
+    upgraded.lock_file.write_text(f"<<<<<<< HEAD\n{lock}=======\n", encoding="utf-8")
+    assert upgraded.failed("site") == ALL
+    assert upgraded.message("gpu-1").startswith(f"{upgraded.lock_file}: not valid JSON")
+    assert upgraded.generations("gpu-1") == [1]
 
 
 def test_a_group_without_its_model_in_the_lock(hosts: Hosts) -> None:
