@@ -11,6 +11,8 @@ options:
   lock_timeout:
     description:
       - Seconds to wait while another process writes to the store. A process that was killed blocks nobody.
+      - Whoever wants to stage or repair waits for one that does so already for as long as it takes, and shows how far
+        it is; with C(async) this limit counts there as well.
     type: float
     default: 60.0
   owner:

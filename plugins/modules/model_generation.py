@@ -31,8 +31,8 @@ attributes:
     support: full
     details: Reports the same plan that the real run carries out, with its bytes.
   diff_mode:
-    support: full
-    details: Shows the models with their commits, before and after.
+    support: partial
+    details: Shows the models with their commits, before and after; nothing where a generation is removed.
   idempotent:
     support: partial
     details: Going back to V(previous) goes back one further generation each time.
