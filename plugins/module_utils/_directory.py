@@ -98,8 +98,7 @@ class Directory:
     def open(self, name: str, flags: int, mode: int = 0o644, shared: bool = False) -> int:
         """Open a regular file in this directory and return its descriptor.
 
-        :param shared: The file may be written to though it has further names, as blobs have. It must belong to the owner
-            of this directory.
+        :param shared: Allow writing to a file that has further names, as blobs have, if it has this directory's owner.
         :raises StoreError: When the name belongs to a link or to anything but a regular file.
         """
         created = False
