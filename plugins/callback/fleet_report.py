@@ -14,9 +14,9 @@ version_added: 0.1.0
 author:
   - gpufleet.models contributors (@gpufleet)
 description:
-  - Prints a table of hosts and models after a play that ran modules of this collection which look at hosts, with the
+  - Prints a table of hosts and models after a playbook with modules of this collection which look at hosts, with the
     commit, how long ago the content was verified, the last smoke test, latency and load time, then what failed and
-    which hosts are slower than most. After any other play it prints nothing.
+    which hosts are slower than most. After any other playbook it prints nothing.
   - Writes the same as JSON, as JUnit XML and as a page of HTML where a path is given. Each file is replaced as a whole.
     At the start of a run it is replaced by one that says that the run did not come to its end, so that an earlier
     report is never taken for that of a run that was interrupted.
@@ -103,17 +103,21 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._run.playbook = os.path.basename(str(playbook._file_name))
         self._run.check_mode = bool(context.CLIARGS.get("check"))
         self._begun = False
+        # A play before those that name the modules may end the run, and so may an error of Ansible before any play.
+        if self._run.finished is not None or any(_names_modules(play) for play in playbook.get_plays()):
+            self._begin()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Begin a report where the play names any of the modules; it may fail before it comes to them."""
+        """Expect the hosts where the play names any of the modules; it may fail before it comes to them."""
         self._play = play
-        if any(_module(task) in OBSERVED for block in play.compile() for task in _tasks(block)):
-            self._begin()
+        if _names_modules(play):
+            self._expect_hosts()
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Begin a report where such a module comes from a file that was included on the way."""
         if _module(task) in OBSERVED:
             self._begin()
+            self._expect_hosts()
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Take in a result."""
@@ -165,9 +169,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     # How it gets there.
 
-    def _begin(self) -> None:
+    def _expect_hosts(self) -> None:
+        known = len(self._run.hosts)
         for host in self._play.get_variable_manager()._inventory.get_hosts(self._play.hosts, ignore_restrictions=True):
             self._run.hosts.setdefault(host.name, Host())
+        # A run that is killed leaves their names.
+        if len(self._run.hosts) > known:
+            self._write(make_report(self._run, self._previous))
+
+    def _begin(self) -> None:
         if self._begun:
             return
         self._begun = True
@@ -239,6 +249,11 @@ def _module(task: Any) -> str | None:
     """Return the name of the collection's module that a task runs, without the collection; None for any other."""
     action = str(getattr(task, "resolved_action", None) or task.action)
     return action.removeprefix(_PREFIX) if action.startswith(_PREFIX) else None
+
+
+def _names_modules(play: Any) -> bool:
+    """Return whether a play has a task that looks at hosts, by itself or by what it imports."""
+    return any(_module(task) in OBSERVED for block in play.compile() for task in _tasks(block))
 
 
 def _tasks(block: Any) -> Iterator[Any]:

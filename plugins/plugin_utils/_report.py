@@ -65,9 +65,8 @@ def make_report(run: Run, previous: Mapping[str, Any] | None) -> dict[str, Any]:
         failure for name, row in zip(run.hosts, rows) for failure in _failures(run.tasks.get(name, []), row, names)
     ]
     if run.finished is None:
-        failures.append(
-            _failure(None, Failure("run", "the run did not come to its end: it goes on, or was interrupted"))
-        )
+        reason = "it goes on, was interrupted, or Ansible ended it with an error"
+        failures.append(_failure(None, Failure("run", f"the run did not come to its end: {reason}")))
     elif not any(row["status"] != "not_looked_at" for row in rows):
         failures.append(_failure(None, Failure("run", "no host was looked at")))
     report = {

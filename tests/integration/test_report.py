@@ -259,6 +259,51 @@ def test_an_unreachable_host_and_batches_that_nobody_came_to(deployed: Reporting
     assert "UNREACHABLE" in table(process)
 
 
+def test_a_play_that_keeps_the_others_from_beginning(deployed: Reporting) -> None:
+    """What is wrong before the modules' play begins is in the report, which is not that of the run before."""
+    deployed.fleet.variables["rollout_policy"] = "sometimes"
+    process = deployed.play("rollback")
+    assert process.returncode == 2
+    assert "FLEET REPORT  NOT OK" in process.stdout
+    report = deployed.report()
+    assert report["complete"]
+    (failure,) = report["failures"]
+    assert "expected together or each, found sometimes" in failure["msg"]
+
+    del deployed.fleet.variables["rollout_policy"]
+    process = deployed.play("site")
+    assert process.returncode == 2
+    report = deployed.report()
+    assert report["complete"]
+    assert not report["previous"]["ok"]
+    assert {entry["host"] for entry in report["failures"]} == {"gpu-1", "gpu-2"}
+    assert all("expected the lock on the control node, found no file" in entry["msg"] for entry in report["failures"])
+    assert [row["status"] for row in report["hosts"]] == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("name", ["site", "rollback"])
+def test_a_playbook_that_ends_before_its_first_play(deployed: Reporting, name: str) -> None:
+    process = deployed.play(name, "-e", "model_hosts=gpu_nodse")
+    assert process.returncode != 0
+    assert "model_hosts: gpu_nodse matches no host" in " ".join(process.stderr.split())
+    report = deployed.report()
+    assert not report["complete"]
+    assert report["playbook"] == f"{name}.yml"
+    (failure,) = report["failures"]
+    assert "Ansible ended it with an error" in failure["msg"]
+
+
+def test_a_later_playbook_of_the_same_command_that_fails(deployed: Reporting) -> None:
+    later = deployed.fleet.home / "later.yml"
+    fail = {"name": "Say no", "ansible.builtin.fail": {"msg": "the load balancer said no"}}
+    later.write_text(yaml.safe_dump([{"hosts": "gpu-2", "gather_facts": False, "tasks": [fail]}]), encoding="utf-8")
+    process = deployed.play(str(deployed.fleet.home / "own.yml"), str(later))
+    assert process.returncode == 2
+    report = deployed.report()
+    assert [(entry["host"], entry["msg"]) for entry in report["failures"]] == [("gpu-2", "the load balancer said no")]
+    assert [row["status"] for row in report["hosts"]] == ["ok", "failed"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_no_report_of_an_earlier_one(deployed: Reporting, number: signal.Signals) -> None:
     before = json.loads(deployed.json.read_text(encoding="utf-8"))
