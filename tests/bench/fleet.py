@@ -29,7 +29,7 @@ from .report import Report, Row, Target, around_figures, describe_fleet_machine
 from .workloads import running_hub, write_small_files, write_weights
 
 GATEWAY = "10.77.31.1"  # as in molecule/hosts/vars/common.yml
-OURS, PEER = "site.yml", "stat and get_url for each file"
+PEER = "stat and get_url for each file"
 WEIGHTS = 64  # MiB
 FILES = 20  # of each of the four models
 

@@ -28,10 +28,6 @@ _HIDDEN = 64
 _LAYERS = 3
 _HEADS = 4
 _POSITIONS = 512
-
-# Random weights as libraries initialise them (0.02) give nearly the same output for every input. With these a layer
-# adds about as much as it receives, so that inputs, layers and faults show in the output.
-_MATRIX_GAIN = 1.0
 _VECTOR_SPREAD = 0.1
 
 

@@ -42,7 +42,6 @@ from ansible_collections.gpufleet.models.plugins.module_utils._nvml_probe import
 from tests.unit import repositories
 
 DRIVERS = ["580.82.07", "580.95.05", "595.45.04"]
-KEYS = "/usr/share/keyrings/gpufleet-cuda.asc"
 SOURCES = "/etc/apt/sources.list.d/gpufleet-cuda.sources"
 DEBIAN = platform_of("debian", "12", "", "x86_64")
 NO_NVML = Nvml(None, "libnvidia-ml.so.1 is not installed")
