@@ -118,6 +118,7 @@ def test_power_loss(scenario: Scenario, hub: Hub, before: dict[str, str]) -> Non
         play = running.finish()
     assert play.status != 0
     assert play.ended("debian12") != "ok"
+    assert "msg: " in play.why("debian12")
     assert "debian12 failed" in play.why("debian13")
     assert_as_before(scenario, before)
     assert host.run("ls /opt/models/partial") != ""
