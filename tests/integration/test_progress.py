@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from tests.integration.harness import (
     wait_until,
 )
 from tests.integration.test_security import CommandLines, files_with
-from tests.integration.watched import Sshd, Watched, gone, screen, seconds_until, sshd
+from tests.integration.watched import Play, Sshd, Watched, gone, screen, seconds_until, sshd
 
 LINE = re.compile(r"^gpu-1: receiving weights\.safetensors of big, \d+ %, [\d.]+ MB/s, \d+:\d\d left$", re.MULTILINE)
 
@@ -83,10 +85,25 @@ def test_lines_on_a_pipe(watched: Watched, hub: Hub, big: dict[str, Any]) -> Non
     # Standard output is for the result, which may be JSON.
     assert "MB/s" not in play.text
     assert "changed=1" in play.text
-    assert "_work" not in play.all
     host_of(watched).assert_serves(big, generation=1)
     watched.assert_nothing_left()
     assert hub.stats.repeated_bytes() == 0
+
+
+def test_what_concerns_the_action_plugin_alone_is_not_shown(
+    near: Watched, hub: Hub, tiny: dict[str, Any], big: dict[str, Any]
+) -> None:
+    """With -vvv Ansible prints all that a module returned, and what it was given."""
+    slowly(hub, 6, big)
+    detached = near.start("model_generation", "-vvv", models=[big], connections=1)
+    assert detached.finish() == 0, detached.all
+    assert LINE.search(detached.errors), detached.all
+    in_one_call = near.start("model_generation", "-vvv", models=[big, tiny])
+    assert in_one_call.finish() == 0, in_one_call.all
+    for play in (detached, in_one_call):
+        shown = re.findall(r"^ +(\w+):", play.text, re.MULTILINE)
+        assert "module_args" in shown
+        assert not {"_work", "gpufleet_work"} & set(shown)
 
 
 def test_ctrl_c_stops_the_host(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
@@ -125,17 +142,29 @@ def test_sigterm_stops_the_host(near: Watched, hub: Hub, big: dict[str, Any]) ->
     near.assert_nothing_left()
 
 
+def cancel(watched: Watched, pid: int) -> Play:
+    """Cancel the work; require that it is gone within five seconds, and those in which Ansible comes to the host."""
+    begun = time.monotonic()
+    looked = watched.run_book("gpufleet.models.cancel", "--check")
+    # The same run without the stopping: what Ansible takes on this machine, at this moment.
+    ansible = time.monotonic() - begun
+    assert f"(process {pid})" in looked.text
+    assert not gone(pid)
+    begun = time.monotonic()
+    play = watched.start_book("gpufleet.models.cancel")
+    wait_until(lambda: gone(pid), "the work is gone")
+    assert time.monotonic() - begun < ansible + 5
+    assert play.finish() == 0, play.all
+    return play
+
+
 def test_cancel(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
-    slowly(hub, 25, big)
+    slowly(hub, 60, big)
     play = watched.start("model_generation", models=[big], connections=1)
     pid = watched.wait_for_work()
-    looked = watched.run_book("gpufleet.models.cancel", "--check")
-    assert f"stop stage (process {pid})" in looked.text
-    assert not gone(pid)
-    stopped = watched.run_book("gpufleet.models.cancel")
+    stopped = cancel(watched, pid)
     assert f"stop stage (process {pid}); what was received is kept" in stopped.text
     assert "changed=1" in stopped.text
-    assert gone(pid)
     assert play.finish() == 2
     assert "stopped by a signal; run it again to go on; nothing is served as before" in " ".join(play.text.split())
     watched.assert_nothing_left()
@@ -210,6 +239,36 @@ def test_timeout_of_a_transfer(near: Watched, hub: Hub, big: dict[str, Any]) -> 
     near.assert_nothing_left()
 
 
+def test_timeout_of_the_task(near: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    """It is Ansible's own, which knows nothing of what goes on detached."""
+    slowly(hub, 40, big)
+    play = near.start("model_generation", models=[big], connections=1, keywords={"timeout": 10})
+    pid = near.wait_for_work()
+    assert seconds_until(lambda: gone(pid)) < 10 + 5
+    assert play.finish() == 2
+    assert "Timed out after 10 second(s)." in " ".join(play.text.split())
+    assert "gpu-1: stopped; what was received is kept" in play.errors
+    near.assert_nothing_left()
+
+
+def test_host_whose_python_does_not_start_any_more(hub: Hub, tmp_path: Path, big: dict[str, Any]) -> None:
+    """Its play ends instead of asking for ever, and says how to stop what goes on there."""
+    broken, python = tmp_path / "broken", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ntest ! -e {broken} || exit 127\nexec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    watched = Watched(hub, tmp_path, {"ansible_connection": "local", "ansible_python_interpreter": str(python)})
+    slowly(hub, 90, big)
+    play = watched.start("model_generation", models=[big], connections=1)
+    pid = watched.wait_for_work()
+    broken.touch()
+    assert play.finish() == 2
+    assert "gpu-1: could not be told to stop; run the playbook gpufleet.models.cancel (" in play.errors
+    assert not gone(pid)
+    broken.unlink()
+    assert f"stop stage (process {pid})" in watched.run_book("gpufleet.models.cancel").text
+    assert gone(pid)
+
+
 @pytest.fixture
 def huge(hub: Hub, tmp_path: Path) -> dict[str, Any]:
     """A model that takes long enough to hash for somebody to look."""
@@ -241,8 +300,7 @@ def test_verification(near: Watched, huge: dict[str, Any]) -> None:
     play = near.start("model_verify")
     pid = near.wait_for_work()
     os.kill(pid, signal.SIGSTOP)
-    assert "stop verify" in near.run_book("gpufleet.models.cancel").text
-    assert gone(pid)
+    assert "stop verify" in cancel(near, pid).text
     assert play.finish() == 2
     assert "was killed or crashed" in " ".join(play.text.split())
 

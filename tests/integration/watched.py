@@ -195,14 +195,19 @@ class Watched:
         return self.directory / f"store-{host}"
 
     def start(
-        self, module: str, *, columns: int | None = None, keywords: dict[str, Any] | None = None, **arguments: Any
+        self,
+        module: str,
+        *options: str,
+        columns: int | None = None,
+        keywords: dict[str, Any] | None = None,
+        **arguments: Any,
     ) -> Play:
         """Start a play that runs a module on the hosts, by default on a pipe."""
         usual = {"root": f"{self.directory}/store-{{{{ inventory_hostname }}}}", "endpoint": self.hub.endpoint}
         task = {"name": "Work", f"gpufleet.models.{module}": {**usual, **arguments}, **(keywords or {})}
         book = self.directory / "play.yml"
         book.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": [task]}]), encoding="utf-8")
-        return self.start_book(str(book), columns=columns)
+        return self.start_book(str(book), *options, columns=columns)
 
     def start_book(self, book: str, *options: str, columns: int | None = None) -> Play:
         """Start a playbook."""
