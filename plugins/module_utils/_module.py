@@ -10,7 +10,6 @@ import grp
 import os
 import pwd
 import re
-import signal
 import threading
 from typing import TYPE_CHECKING, Any, Callable
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from ansible.module_utils.basic import env_fallback
 
 from ._errors import InvalidInput, ModelsError, describe_os_error
 from ._http import origin_of
+from ._signals import cancel_on_signals
 from ._source import Hub
 from ._transfer import Limits
 from ._work import require_name
@@ -127,8 +127,7 @@ def run_module(module: AnsibleModule, work: Callable[[threading.Event], dict[str
     ``work`` is given an event that a signal sets, and stops soon after. Its result may hold ``failed`` and ``msg``.
     """
     cancelled = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_arguments: cancelled.set())
+    cancel_on_signals(cancelled)
     try:
         result = work(cancelled)
     except ModelsError as error:

@@ -19,6 +19,7 @@ from ._smoke_model import Subject
 from ._smoke_spec import Smoke
 from ._worker_process import WorkerProcess, interpreter_of
 
+_PATIENCE = 0.1  # seconds until a signal is noticed
 _NAMED = 5  # processes in a message
 _FALLBACKS = 2  # types that are tried after the first one, when memory runs out
 
@@ -163,7 +164,9 @@ def _share_out(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        # A signal that comes just before a wait without an end is not noticed until that ends.
+        while thread.is_alive():
+            thread.join(_PATIENCE)
     if errors:
         raise errors[0]
 

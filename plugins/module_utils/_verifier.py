@@ -28,6 +28,7 @@ from ._integrity import Finding
 from ._ledger import Ledger
 from ._manifest import Manifest
 from ._metrics import Run, health_of, last_run, render
+from ._signals import cancel_on_signals
 from ._source import Hub
 from ._store import Store
 from ._transfer import Limits
@@ -188,8 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what a command line says, and return the exit status."""
     options = _parse(arguments)
     cancelled = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_arguments: cancelled.set())
+    cancel_on_signals(cancelled)
     verifier = Verifier(options.root, options.budget, options.repair_from, cancelled)
     said, run = "the metrics were written again", None
     try:

@@ -204,13 +204,11 @@ def test_passing_fault(serving: Host, hub: Hub, tiny: dict[str, Any], big: dict[
 
 
 # The same while damaged blocks are fetched again, of which one request may be for several.
-DAMAGED_BLOCKS = [case for case in LASTING if case[1] is BLOCKS]
+LASTING_IN_REPAIRS = ("403 blocks", "flip block", "truncated blocks", "stall blocks", "content range", "portal blocks")
+PASSING_IN_REPAIRS = ("502 once blocks", "flip once", "truncated", "reset", "stall once")
+DAMAGED_BLOCKS = [case for case in LASTING if case[0] in LASTING_IN_REPAIRS]
 MENDED_BLOCKS = [
-    *(
-        case
-        for case in PASSING
-        if case[0] in ("502 once blocks", "flip once", "truncated", "reset", "stall once", "slow")
-    ),
+    *(case for case in PASSING if case[0] in PASSING_IN_REPAIRS),
     ("range ignored", lambda _hub, _where: IgnoreRange(**BLOCKS)),
 ]
 
