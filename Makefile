@@ -8,7 +8,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # One process for each core, and each file of tests by one of them.
-PYTEST := pytest --numprocesses auto --dist loadfile
+PARALLEL := --numprocesses auto --dist loadfile
 
 STAMP := .venv/.complete
 INFERENCE := .cache/inference/.complete
@@ -82,7 +82,7 @@ compiler:
 	    sh tests/tools/apt-install.sh gcc libc6-dev
 
 unit: setup compiler ## tests of the engine and the modules
-	$(PYTEST) tests/unit
+	pytest $(PARALLEL) tests/unit
 
 hub: setup ## tests of the local Hub against the official client
 	pytest tests/hub
@@ -92,14 +92,14 @@ sshd:
 	test -x /usr/sbin/sshd || sh tests/tools/apt-install.sh openssh-server
 
 integration: setup compiler sshd $(PROMETHEUS) ## tests of modules, role and playbooks through ansible-playbook
-	$(PYTEST) tests/integration
+	pytest $(PARALLEL) tests/integration
 
 report: setup ## tests of the report's page in a real browser
 	command -v chromium >/dev/null || sh tests/tools/apt-install.sh chromium fonts-dejavu-core
 	pytest tests/report
 
 smoke: setup inference compiler ## tests that load and run models: smoke tests, conversions, checks of GPUs
-	$(PYTEST) tests/smoke -m "not cuda"
+	pytest $(PARALLEL) tests/smoke -m "not cuda"
 
 smoke-cuda: setup inference inference-cuda ## those of them that take what a host with a GPU has
 	pytest tests/smoke -m cuda
@@ -114,7 +114,7 @@ test-fleet: setup ## tests of rollouts over many such hosts, and of a store that
 test: lint sanity docs unit hub integration report smoke hosts ## everything that must pass before a commit
 
 test-matrix: setup compiler sshd $(PROMETHEUS) ## unit and integration tests on every supported ansible-core and Python found here
-	python tests/tools/matrix.py
+	python tests/tools/matrix.py $(PARALLEL)
 
 bench: setup inference ## measure against hf, aria2c, get_url, pip and plain scripts
 	command -v aria2c >/dev/null || sh tests/tools/apt-install.sh aria2

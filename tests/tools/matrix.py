@@ -1,6 +1,7 @@
 """Run the tests on every supported ansible-core and Python of this machine, and the engine's own on the hosts' oldest.
 
 Each combination has its own virtual environment below .cache/matrix. A table closes the run; a failure anywhere is one.
+Arguments are further options of pytest.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ def run_tests(name: str, python: Path, installs: list[list[str]], tests: list[st
     commands = [
         [python, "-m", "venv", environment],
         *([binaries / "python", "-m", "pip", "install", "--quiet", "--upgrade", *install] for install in installs),
-        # One process for each core, and each file by one of them.
-        [binaries / "python", "-m", "pytest", "--quiet", "--numprocesses", "auto", "--dist", "loadfile", *tests],
+        [binaries / "python", "-m", "pytest", "--quiet", *sys.argv[1:], *tests],
     ]
     variables = {**os.environ, "PATH": os.pathsep.join([str(binaries), os.environ["PATH"]])}
     return all(not subprocess.run(command, cwd=CHECKOUT, env=variables, check=False).returncode for command in commands)
