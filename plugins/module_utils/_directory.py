@@ -209,23 +209,17 @@ class Directory:
     def walk(self, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
         """Yield every entry below: its relative path and what ``lstat`` says of it, a directory before its entries."""
         for name in self.names():
-            status = self.stat(name)
-            if status is None:
-                continue
-            yield f"{prefix}{name}", status
-            if stat.S_ISDIR(status.st_mode):
-                with self.subdirectory(name) as directory:
-                    yield from directory.walk(f"{prefix}{name}/")
+            yield from self.walk_entry(name, prefix)
 
-    def entry(self, name: str) -> Iterator[os.stat_result]:
-        """Yield what ``lstat`` says of an entry, and of every one below it; nothing when there is none."""
+    def walk_entry(self, name: str, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
+        """Yield one entry and every entry below it, as :meth:`walk` does; nothing when there is none."""
         status = self.stat(name)
         if status is None:
             return
-        yield status
+        yield f"{prefix}{name}", status
         if stat.S_ISDIR(status.st_mode):
             with self.subdirectory(name) as directory:
-                yield from (below for _path, below in directory.walk())
+                yield from directory.walk(f"{prefix}{name}/")
 
     def sync(self) -> None:
         """Make the names in this directory durable."""

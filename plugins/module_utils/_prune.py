@@ -86,7 +86,7 @@ def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
     removal = _Removal()
     with contextlib.suppress(FileNotFoundError), generations.directory() as directory:
         for name in (*map(str, surplus), *leftovers):
-            for status in directory.entry(name):
+            for _path, status in directory.walk_entry(name):
                 removal.add(status)
     blobs = []
     stored = store.blobs()
