@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from dataclasses import dataclass
 
 from ._directory import Directory
@@ -40,7 +41,9 @@ class Activation:
     def write(self, root: Directory) -> None:
         """Put the note in place of whatever is there."""
         noted = {"generation": self.generation, "previous_generation": self.previous_generation}
-        self.remove(root)
+        status = root.stat(_NAME)
+        if status is not None and stat.S_ISDIR(status.st_mode):  # which a rename cannot replace
+            self.remove(root)
         root.write(_NAME, f"{json.dumps(noted)}\n".encode())
 
     @staticmethod
