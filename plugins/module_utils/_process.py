@@ -19,8 +19,7 @@ from typing import IO
 
 from ._blocks import check_cancelled
 from ._errors import Cancelled
-
-_PATIENCE = 0.1  # seconds until a signal is noticed
+from ._signals import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def run_program(
     try:
         while True:
             try:
-                output, errors = process.communicate(timeout=min(_PATIENCE, limit.left(name)))
+                output, errors = process.communicate(timeout=min(PATIENCE, limit.left(name)))
             except subprocess.TimeoutExpired:
                 continue
             return Ended(process.returncode, output, errors)

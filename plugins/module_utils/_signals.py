@@ -10,6 +10,8 @@ import _thread
 import signal
 import threading
 
+PATIENCE = 0.1  # seconds until a signal is noticed where something else is waited for
+
 
 def cancel_on_signals(cancelled: threading.Event) -> None:
     """Set an event when a signal asks this process to end."""

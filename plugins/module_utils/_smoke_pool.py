@@ -14,12 +14,12 @@ from typing import Any
 
 from . import _smoke_openvino, _smoke_worker
 from ._errors import ContentError
+from ._signals import PATIENCE
 from ._smoke_memory import Choice, choices
 from ._smoke_model import Subject
 from ._smoke_spec import Smoke
 from ._worker_process import WorkerProcess, interpreter_of
 
-_PATIENCE = 0.1  # seconds until a signal is noticed
 _NAMED = 5  # processes in a message
 _FALLBACKS = 2  # types that are tried after the first one, when memory runs out
 
@@ -166,7 +166,7 @@ def _share_out(
     for thread in threads:
         # A signal that comes just before a wait without an end is not noticed until that ends.
         while thread.is_alive():
-            thread.join(_PATIENCE)
+            thread.join(PATIENCE)
     if errors:
         raise errors[0]
 

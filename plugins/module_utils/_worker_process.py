@@ -23,8 +23,8 @@ from typing import IO, Any, cast
 from ._blocks import check_cancelled
 from ._errors import InvalidInput
 from ._process import describe_end
+from ._signals import PATIENCE
 
-_PATIENCE = 0.1  # seconds until a signal is noticed
 _DYING = 10.0  # seconds that a killed process has; a driver that hangs keeps hold of it for ever
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from {module} import main; main()"
 
@@ -108,7 +108,7 @@ class WorkerProcess:
                 self._stop()
                 return Answer(None, f"{phase} was not done after {timeout:g} s", "timeout")
             try:
-                event = self._events.get(timeout=_PATIENCE)
+                event = self._events.get(timeout=PATIENCE)
             except queue.Empty:
                 continue
             if event is None:
