@@ -11,8 +11,8 @@ options:
   lock_timeout:
     description:
       - Seconds to wait while another process writes to the store. A process that was killed blocks nobody.
-      - Whoever wants to stage or repair waits for one that does so already for as long as it takes, and shows how far
-        it is; with C(async) this limit counts there as well.
+      - Work that a run has left on the host, as its control node died or its connection broke, is waited for as long as
+        it takes by whoever wants to stage or repair.
     type: float
     default: 60.0
   owner:

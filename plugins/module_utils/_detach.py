@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 from ._errors import StoreError
 from ._store import Store
-from ._work import Record, Work, directory_of, forget, forget_abandoned, read_record, wait_for, work_of
+from ._work import Work
+from ._work_record import Record, directory_of, expect, forget, forget_abandoned, read_record, wait_for
 
 START_PATIENCE = 2.0  # seconds in which short work tells its result at once
 
@@ -26,8 +27,7 @@ def detach(work: Work) -> None:
     """Go on in a process of its own; this returns in that process alone.
 
     The process that called it tells how far the work is, or its result when that comes soon, and ends. Called again
-    with the same name it starts nothing, and tells of what was started before. While other work writes to the store it
-    starts nothing either, and tells of that.
+    with the same name it starts nothing, and tells of what was started before.
 
     Where nobody will ask for the result, or nothing can be written into the store, the work is done where it is.
     """
@@ -35,10 +35,6 @@ def detach(work: Work) -> None:
         return
     if read_record(work.store, work.name) is not None:
         tell(attend(work.store, work.name, START_PATIENCE)[1])
-    others = [record for record in work_of(work.store) if record.writes] if work.writes else []
-    if others:
-        wait_for(others[:1], START_PATIENCE)
-        tell({"changed": False, KEY: {**others[0].to_json(), "other": True}})
     forget_abandoned(work.store)
     try:
         with directory_of(work.store, create=True) as directory:
@@ -80,6 +76,7 @@ def attend(store: Store, name: str, seconds: float) -> tuple[bool, dict[str, Any
     record = read_record(store, name)
     if record is None or record.owner != os.geteuid():
         return True, _failure(f"there is no record of this work in {store.path} any more; run it again")
+    expect(store, name, seconds)
     wait_for([record], seconds)
     record = read_record(store, name) or record
     if record.goes_on():

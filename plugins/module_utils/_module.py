@@ -21,7 +21,7 @@ from ._http import origin_of
 from ._signals import cancel_on_signals
 from ._source import Hub
 from ._transfer import Limits
-from ._work import require_name
+from ._work_record import require_name
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule

@@ -11,6 +11,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from typing import Callable
 
 from ._blocks import BlockRecord
 from ._directory import Directory, make_directory
@@ -67,9 +68,15 @@ class Store:
         self.root.close()
 
     @contextlib.contextmanager
-    def writer(self, operation: str, lock_timeout: float, cancelled: threading.Event) -> Iterator[None]:
+    def writer(
+        self,
+        operation: str,
+        lock_timeout: float,
+        cancelled: threading.Event,
+        waiting: Callable[[], bool] = lambda: False,
+    ) -> Iterator[None]:
         """Be the store's only writer meanwhile; see :func:`only_writer`."""
-        with only_writer(self.root, operation, lock_timeout, cancelled):
+        with only_writer(self.root, operation, lock_timeout, cancelled, waiting):
             yield
 
     def free_bytes(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 from ._blocks import check_cancelled
 from ._directory import Directory
@@ -24,7 +24,13 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def only_writer(root: Directory, operation: str, lock_timeout: float, cancelled: threading.Event) -> Iterator[int]:
+def only_writer(
+    root: Directory,
+    operation: str,
+    lock_timeout: float,
+    cancelled: threading.Event,
+    waiting: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
     """Be a directory's only writer meanwhile; give the descriptor that holds the lock.
 
     The lock belongs to the open file, so a killed holder blocks nobody. A process that inherits the descriptor holds
@@ -32,6 +38,7 @@ def only_writer(root: Directory, operation: str, lock_timeout: float, cancelled:
 
     :param operation: What is done, for whoever waits.
     :param lock_timeout: Seconds to wait for another writer.
+    :param waiting: Called while it waits, several times a second; while it returns True the limit does not count.
     :raises StoreError: When the other writer is not done by then.
     :raises Cancelled: When ``cancelled`` is set meanwhile.
     """
@@ -43,7 +50,7 @@ def only_writer(root: Directory, operation: str, lock_timeout: float, cancelled:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= deadline:
+                if not waiting() and time.monotonic() >= deadline:
                     raise StoreError(
                         f"{root.path} is in use by {_holder(root)}; waited {lock_timeout:g} s for it: "
                         "try again later, or with a longer lock_timeout"

@@ -135,7 +135,7 @@ import contextlib
 import os
 import re
 import threading
-from typing import Any
+from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -207,16 +207,16 @@ class GenerationManager:
             return self._carry_out(store, work, cancelled)
 
     def _carry_out(self, store: Store, work: Work, cancelled: threading.Event) -> dict[str, Any]:
-        with self._writer(store, cancelled):
-            # Another writer may have been faster.
-            plan = self._plan(store)
-            try:
-                with work:
-                    outcome = carry_out(plan, store, self.hub, self.limits, cancelled, work)
-            except ModelsError as error:
-                serving = "nothing" if plan.previous is None else f"generation {plan.previous}"
-                raise type(error)(f"{error}; {serving} is served as before") from None
-            return self._result(plan, outcome.generation, outcome.downloaded_bytes)
+        try:
+            with work, self._writer(store, cancelled, work.wait):
+                # Another writer may have been faster.
+                plan = self._plan(store)
+                outcome = carry_out(plan, store, self.hub, self.limits, cancelled, work)
+                return self._result(plan, outcome.generation, outcome.downloaded_bytes)
+        except ModelsError as error:
+            current = Generations(store).current()
+            serving = "nothing" if current is None else f"generation {current}"
+            raise type(error)(f"{error}; {serving} is served as before") from None
 
     def _plan(self, store: Store | None) -> Plan:
         plan = make_plan(self.models, self.state == "active", take_snapshot(self.root, store, self.models))
@@ -295,10 +295,12 @@ class GenerationManager:
             raise InvalidInput(f"{self.root} does not exist, so there is no generation {self.wanted} in it")
         return store
 
-    def _writer(self, store: Store, cancelled: threading.Event) -> contextlib.AbstractContextManager[None]:
+    def _writer(
+        self, store: Store, cancelled: threading.Event, waiting: Callable[[], bool] = lambda: False
+    ) -> contextlib.AbstractContextManager[None]:
         if self.check_mode:
             return contextlib.nullcontext()
-        return store.writer("model_generation", self.lock_timeout, cancelled)
+        return store.writer("model_generation", self.lock_timeout, cancelled, waiting)
 
 
 def main() -> None:

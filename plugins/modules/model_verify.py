@@ -220,7 +220,7 @@ class VerifyManager:
             return self._verify(store, work, cancelled)
 
     def _verify(self, store: Store, work: Work, cancelled: threading.Event) -> dict[str, Any]:
-        with self._writer(store, cancelled), work:
+        with work, self._writer(store, work, cancelled):
             manifest = self._manifest(store)
             found = after = examine(store, manifest, self.full, self.budget_seconds, cancelled, work.begin("hash"))
             downloaded = 0
@@ -240,9 +240,9 @@ class VerifyManager:
             raise InvalidInput(f"{self.root} serves no generation; name one to verify, or serve one first")
         return generations.manifest(number)
 
-    def _writer(self, store: Store, cancelled: threading.Event) -> contextlib.AbstractContextManager[None]:
+    def _writer(self, store: Store, work: Work, cancelled: threading.Event) -> contextlib.AbstractContextManager[None]:
         if self.repair:
-            return store.writer("model_verify", self.module.params["lock_timeout"], cancelled)
+            return store.writer("model_verify", self.module.params["lock_timeout"], cancelled, work.wait)
         return contextlib.nullcontext()
 
     def _record(self, store: Store, found: Examination, after: Examination, mended: list[Defect]) -> None:

@@ -69,7 +69,9 @@ works:
       description: What is done, V(stage), V(verify) or V(repair).
       type: str
     doing:
-      description: Which part of it, V(hash) or V(receive); empty before it has begun.
+      description:
+        - Which part of it, V(hash) or V(receive); V(wait) while another run writes to the store, which the figures
+          below are of then; empty before it has begun.
       type: str
     what:
       description: The file that is worked on, and its model.
@@ -107,7 +109,13 @@ from ansible_collections.gpufleet.models.plugins.module_utils._module import (
     work_name_of,
 )
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
-from ansible_collections.gpufleet.models.plugins.module_utils._work import Record, forget, read_record, stop, work_of
+from ansible_collections.gpufleet.models.plugins.module_utils._work_record import (
+    Record,
+    forget,
+    read_record,
+    stop,
+    work_of,
+)
 
 
 def main() -> None:

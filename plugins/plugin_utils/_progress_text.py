@@ -39,9 +39,11 @@ class Row:
 def row_of(work: Mapping[str, object]) -> Row:
     """Return what a host tells of its work, without believing that it is well formed."""
     operation, part = str(work.get("operation")), str(work.get("doing"))
-    doing = printable(" ".join([_DOING.get((operation, part), operation), str(work.get("what") or "")]).strip())
-    if work.get("other") is True:
-        doing = f"waits for another run: {doing}"
+    what = str(work.get("what") or "")
+    if part == "wait":  # what is told then is of that run
+        doing = printable(": ".join(filter(None, ["waits for another run", what])))
+    else:
+        doing = printable(" ".join([_DOING.get((operation, part), operation), what]).strip())
     total, done, rate = (_number(work.get(name)) for name in ("total_bytes", "done_bytes", "bytes_per_second"))
     if total is None or done is None:
         return Row(doing)

@@ -117,21 +117,17 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
         started = time.monotonic()
         answer: dict[str, Any] = {}
         try:
-            while True:
-                answer = {}
-                with interrupts.held():
-                    answer = self._call(self._task.action, {**self._task.args, "_work": self._name})
-                if not _goes_on(answer):
-                    return answer
-                self._show(row_of(answer[_KEY]))
-                if _is_own(answer):
-                    return self._watch(started)
-                time.sleep(_SHORTEST)
+            with interrupts.held():
+                answer = self._call(self._task.action, {**self._task.args, "_work": self._name})
+            if not _goes_on(answer):
+                return answer
+            self._show(row_of(answer[_KEY]))
+            return self._watch(started)
         except AnsibleConnectionFailure:
             raise
         except BaseException as error:
             # Where the run is ended before there is an answer, nobody knows whether anything has begun.
-            if _is_own(answer) or not (answer or isinstance(error, Exception)):
+            if _goes_on(answer) or not (answer or isinstance(error, Exception)):
                 self._stop()
             raise
 
@@ -223,10 +219,6 @@ def _as_the_module_says(result: dict[str, Any]) -> dict[str, Any]:
 def _goes_on(answer: dict[str, Any]) -> bool:
     """Whether it is no result yet."""
     return isinstance(answer.get(_KEY), dict)
-
-
-def _is_own(answer: dict[str, Any]) -> bool:
-    return _goes_on(answer) and answer[_KEY].get("other") is not True
 
 
 def _end_helpers() -> None:

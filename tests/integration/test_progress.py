@@ -179,19 +179,52 @@ def test_cancel_where_there_is_no_store(near: Watched) -> None:
 
 
 def test_control_node_that_dies(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
-    """The work goes on, and the next run waits for it instead of failing."""
-    slowly(hub, 12, big)
+    """The work goes on. As nobody asks for it any more, the next run waits for it, however long it takes."""
+    slowly(hub, 40, big)
     play = watched.start("model_generation", models=[big], connections=1)
     pid = watched.wait_for_work()
     wait_until(lambda: "receiving" in play.errors, "progress is shown")
     play.die()
     assert not gone(pid)
-    again = watched.start("model_generation", models=[big], lock_timeout=0)
+    begun = time.monotonic()
+    again = watched.start("model_generation", models=[big], lock_timeout=20)
     assert again.finish() == 0, again.all
-    assert "gpu-1: waits for another run: receiving weights.safetensors of big" in again.errors
+    assert time.monotonic() - begun > 20
+    assert "gpu-1: waits for another run: weights.safetensors of big" in again.errors
     assert "changed=0" in again.text
     host_of(watched).assert_serves(big, generation=1)
     assert hub.stats.repeated_bytes() == 0
+    left = [path.stem for path in (watched.root() / "work").iterdir()]
+    assert len(set(left)) == 1, "what the first run left, which nobody has asked for"
+
+
+def test_another_run(near: Watched, hub: Hub, big: dict[str, Any]) -> None:
+    """A second run says whom it waits for, and no longer than it may; stopping it leaves the first one alone."""
+    fault = slowly(hub, 90, big)
+    first = near.start("model_generation", models=[big], connections=1)
+    pid = near.wait_for_work()
+    second = near.start("model_generation", models=[big], lock_timeout=5)
+    assert second.finish() == 2
+    assert "gpu-1: waits for another run: weights.safetensors of big, " in second.errors
+    said = " ".join(second.text.split())
+    assert f"is in use by model_generation (process {pid} on " in said
+    assert "waited 5 s for it: try again later, or with a longer lock_timeout; nothing is served as before" in said
+    assert [record["process"][1] for record in near.records()] == [pid]
+
+    third = near.start("model_generation", columns=100, models=[big], lock_timeout=600)
+    wait_until(lambda: "waits for another run" in third.text, "the third one waits")
+    third.press_ctrl_c()
+    assert third.finish() == 99
+    assert not gone(pid)
+    fourth = near.start("model_generation", models=[big], lock_timeout=600)
+    wait_until(lambda: "waits for another run" in fourth.errors, "the fourth one waits")
+    hub.faults.remove(fault)
+    assert first.finish() == 0, first.all
+    assert fourth.finish() == 0, fourth.all
+    assert ("changed=1" in first.text, "changed=0" in fourth.text) == (True, True)
+    host_of(near).assert_serves(big, generation=1)
+    assert hub.stats.repeated_bytes() == 0
+    near.assert_nothing_left()
 
 
 def test_connection_that_breaks(server: Sshd, hub: Hub, tmp_path: Path, big: dict[str, Any]) -> None:

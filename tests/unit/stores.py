@@ -164,6 +164,11 @@ def listing(root: Path) -> dict[str, tuple[Any, ...]]:
     return found
 
 
+def without_work(root: Path) -> dict[str, tuple[Any, ...]]:
+    """Return all that there is in a store, but for the directory in which work is told of while it goes on."""
+    return {name: values for name, values in listing(root).items() if name not in (".", "work")}
+
+
 def allocated_bytes(root: Path) -> int:
     """Return what everything at and below a path takes on disk, each inode once; without what every writer writes."""
     inodes = {

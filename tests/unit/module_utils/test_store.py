@@ -76,6 +76,18 @@ def test_second_writer_waits_then_names_the_holder(store: Store, collections: Pa
     assert "waited 0.5 s" in message
 
 
+def test_limit_does_not_count_while_it_is_worth_waiting(store: Store, collections: Path) -> None:
+    answers = iter([True, True, True])
+    with holder(store, collections) as process:
+        assert holds(process)
+        with (
+            pytest.raises(StoreError, match="waited 0 s"),
+            store.writer("model_prune", 0, NEVER, lambda: next(answers, False)),
+        ):
+            pass
+    assert next(answers, None) is None
+
+
 def test_second_writer_gets_the_lock_once_the_first_is_done(store: Store, collections: Path) -> None:
     with ExitStack() as stack:
         with store.writer("model_prune", 0, NEVER):

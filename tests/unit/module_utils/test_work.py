@@ -25,9 +25,11 @@ from ansible_collections.gpufleet.models.plugins.module_utils._detach import KEY
 from ansible_collections.gpufleet.models.plugins.module_utils._errors import Cancelled, StoreError
 from ansible_collections.gpufleet.models.plugins.module_utils._progress import Progress
 from ansible_collections.gpufleet.models.plugins.module_utils._store import Store
-from ansible_collections.gpufleet.models.plugins.module_utils._work import (
-    Work,
+from ansible_collections.gpufleet.models.plugins.module_utils._work import Work
+from ansible_collections.gpufleet.models.plugins.module_utils._work_record import (
+    expect,
     forget_abandoned,
+    is_orphan,
     read_record,
     require_name,
     stop,
@@ -105,6 +107,42 @@ def test_it_is_written_once_a_second(store: Store) -> None:
         while time.monotonic() < end:
             going_on(Progress(100, 0, 50))
         assert path.stat().st_ino == first
+
+
+def test_it_says_what_it_waits_for(store: Store, process: subprocess.Popen[bytes]) -> None:
+    figures = {"what": "a of m", "total_bytes": 100, "done_bytes": 30, "bytes_per_second": 7}
+    other = write_record(store, process.pid, doing="receive", **figures)
+    with work(store) as waiting:
+        assert not waiting.wait()
+        (mine,) = [record.to_json() for record in work_of(store) if record.pid == os.getpid()]
+        assert (mine["operation"], mine["doing"]) == ("stage", "wait")
+        assert {name: mine[name] for name in figures} == figures
+        other.unlink()
+        # Who waits itself is nobody to wait for.
+        write_record(store, process.pid, doing="wait", **figures)
+        waiting.begin("")
+        assert not waiting.wait()
+        (mine,) = [record.to_json() for record in work_of(store) if record.pid == os.getpid()]
+        assert mine["what"] == ""
+        waiting.begin("receive")(Progress(5, 0, 5, "b of m"))
+        (mine,) = [record.to_json() for record in work_of(store) if record.pid == os.getpid()]
+        assert (mine["doing"], mine["what"], mine["done_bytes"]) == ("receive", "b of m", 5)
+
+
+def test_orphan_is_what_was_detached_and_nobody_asks_for(store: Store, process: subprocess.Popen[bytes]) -> None:
+    output = write_record(store, process.pid).with_suffix(".out")
+    with work(store) as waiting:
+        assert not is_orphan(store, NAME)
+        assert not waiting.wait()
+        output.touch()
+        assert not is_orphan(store, NAME)
+        long_ago = time.time() - 60
+        os.utime(output, (long_ago, long_ago))
+        assert is_orphan(store, NAME)
+        assert waiting.wait()
+        expect(store, NAME, 30)
+        assert not is_orphan(store, NAME)
+        assert not waiting.wait()
 
 
 def test_full_disk_does_not_stop_it(store: Store) -> None:

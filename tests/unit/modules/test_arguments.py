@@ -23,7 +23,7 @@ from ansible_collections.gpufleet.models.plugins.modules import (
     model_verify,
 )
 from tests.unit.modules.conftest import Run
-from tests.unit.stores import MINILM, NEVER, SMALL, listing, models_of, serve, stage
+from tests.unit.stores import MINILM, NEVER, SMALL, listing, models_of, serve, stage, without_work
 
 MODELS = [model.to_json() for model in models_of(SMALL)]
 
@@ -114,13 +114,16 @@ def test_unknown_argument(run: Run, root: Path, module: ModuleType) -> None:
 def test_other_writer_is_named(run: Run, root: Path, store: Store, module: ModuleType) -> None:
     serve(store, {"other": MINILM})
     with Store.create(str(root)) as other, other.writer("model_prune", 0, NEVER):
-        before = listing(root)
+        before = without_work(root)
         arguments = {**WORKING[module], **({"repair": True} if module is model_verify else {})}
         result = run(module, root=str(root), lock_timeout=0.2, **arguments)
         assert result["failed"]
         assert f"{root} is in use by model_prune (process {os.getpid()} on " in result["msg"]
-        assert listing(root) == before
+        assert without_work(root) == before
+        # Who waits tells so, and is forgotten then.
+        assert list(root.glob("work/*")) == []
         # Looking needs no lock.
+        before = listing(root)
         assert not run(module, check=True, root=str(root), lock_timeout=0.2, **arguments).get("failed")
         assert listing(root) == before
 

@@ -32,6 +32,7 @@ from tests.unit.stores import (
     served_path,
     sha256_of,
     stage,
+    without_work,
 )
 
 ALL = [f"{name}/{path}" for name, files in SMALL.items() for path in files]
@@ -247,11 +248,6 @@ def test_generation_that_cannot_be_read(verify: Run, root: Path, served: Store, 
         result = verify(**arguments)
         assert result["failed"]
         assert message in result["msg"]
-
-
-def without_work(root: Path) -> dict[str, Any]:
-    """Return all that there is in a store, without the directory in which work is told of while it goes on."""
-    return {name: values for name, values in listing(root).items() if name not in (".", "work")}
 
 
 def test_ledger_that_cannot_be_written_is_a_warning(verify: Run, root: Path, served: Store) -> None:

@@ -32,7 +32,10 @@ RECEIVING = {
 
 def test_row() -> None:
     assert row_of(RECEIVING) == Row("receiving w.safetensors of big", 0.25, 10.0, 75.0)
-    assert row_of({**RECEIVING, "other": True}).doing == "waits for another run: receiving w.safetensors of big"
+    assert row_of({**RECEIVING, "doing": "wait"}) == Row(
+        "waits for another run: w.safetensors of big", 0.25, 10.0, 75.0
+    )
+    assert row_of({"operation": "repair", "doing": "wait", "what": ""}) == Row("waits for another run")
     assert row_of({**RECEIVING, "operation": "verify", "doing": "hash"}).doing == "verifying w.safetensors of big"
     # Before it has begun.
     assert row_of({"operation": "stage", "doing": "", "what": ""}) == Row("stage")
