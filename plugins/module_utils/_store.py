@@ -73,7 +73,7 @@ class Store:
         operation: str,
         lock_timeout: float,
         cancelled: threading.Event,
-        waiting: Callable[[], bool] = lambda: False,
+        waiting: Callable[[int | None], bool] = lambda _holder: False,
     ) -> Iterator[None]:
         """Be the store's only writer meanwhile; see :func:`only_writer`."""
         with only_writer(self.root, operation, lock_timeout, cancelled, waiting):

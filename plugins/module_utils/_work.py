@@ -16,7 +16,7 @@ from typing import Any
 from ._errors import Cancelled, StoreError
 from ._progress import Progress, Rate
 from ._store import Store
-from ._work_record import Record, directory_of, forget, is_orphan, this_process, work_of
+from ._work_record import Record, directory_of, forget, is_orphan, read_record, this_process, work_of
 
 _INTERVAL = 1.0  # seconds between two notes of how far it is
 _WAIT = "wait"
@@ -26,7 +26,7 @@ class Work:
     """A piece of work that the calling process does. Use it as a context manager, and call it with the progress.
 
     :param operation: What is done.
-    :param writes: Whether it changes the store, so that no other work that does can go on.
+    :param writes: Whether it changes the store.
     :param timeout: Seconds after which it is stopped, None for no limit.
     :param cancelled: What is set then.
     :param name: What to call it, where somebody will ask for it.
@@ -55,6 +55,7 @@ class Work:
         self._timer: threading.Timer | None = None
         self._expired = False
         self._begun = time.monotonic()
+        self._doing = ""
         self.begin("")
 
     def __enter__(self) -> Work:
@@ -72,11 +73,12 @@ class Work:
             with contextlib.suppress(OSError, StoreError):
                 forget(self.store, self.name)
         if self._expired and isinstance(error, Cancelled):
-            advice = (
-                "what was received is kept, run it again to go on"
-                if self.writes
-                else "allow more time, or verify a part at a time with budget_seconds"
-            )
+            if self._doing == _WAIT:
+                advice = "another run used the store all that time, try again later"
+            elif self.writes:
+                advice = "what was received is kept, run it again to go on"
+            else:
+                advice = "allow more time, or verify a part at a time with budget_seconds"
             raise Cancelled(f"not complete after the timeout of {self._timeout:g} s; {advice}") from None
 
     def _expire(self) -> None:
@@ -85,11 +87,14 @@ class Work:
 
     def begin(self, doing: str) -> Work:
         """Begin with another part of the work, whose progress comes next."""
+        waited = self._doing == _WAIT
         self._doing = doing
         self._ahead: Record | None = None
         self._progress: Progress | None = None
         self._rate = Rate()
         self._next = 0.0
+        if waited:
+            self.register()
         return self
 
     def __call__(self, progress: Progress) -> None:
@@ -101,20 +106,22 @@ class Work:
         self._progress = progress
         self.register()
 
-    def wait(self) -> bool:
-        """Note, about once a second, that it waits for another writer of the store, and how far that one is.
+    def wait(self, holder: int | None) -> bool:
+        """Note, about once a second, that another process writes to the store, and how far that one is.
 
-        :returns: Whether that is work whose result nobody asks for. Whoever wants the store then, wants what it does.
+        :returns: Whether that is worth any time: its work was left behind, while this one's result is asked for.
         """
         if self._doing != _WAIT:
             self.begin(_WAIT)
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _INTERVAL
-            writers = [record for record in work_of(self.store) if record.writes]
-            self._ahead = next((record for record in writers if record.content.get("doing") != _WAIT), None)
+            self._ahead = next((record for record in work_of(self.store) if record.pid == holder), None)
             self.register()
-        return self._ahead is not None and is_orphan(self.store, self._ahead.name)
+        own = read_record(self.store, self.name) if self.detached else None
+        if own is None or self._ahead is None:
+            return False
+        return is_orphan(self.store, self._ahead) and not is_orphan(self.store, own)
 
     def register(self) -> None:
         """Tell that it goes on. A full disk, or a store that may only be read, does not stop it."""

@@ -31,6 +31,8 @@ _TICK = 0.05  # seconds between two looks at a process
 _LOST = 10.0  # seconds that a result is not asked for, after which whoever wanted it is taken for gone
 _ABANDONED = 86400.0  # seconds after which nobody asks for a result any more
 
+_LONGEST_TEXT = 1000  # characters of what is believed of a file
+
 _NAME = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -61,7 +63,7 @@ class Record:
         """Return what modules tell of it."""
         shown: dict[str, Any] = {"operation": str(self.content.get("operation", "")), "pid": self.pid}
         for name in ("doing", "what"):
-            shown[name] = str(self.content.get(name) or "")
+            shown[name] = str(self.content.get(name) or "")[:_LONGEST_TEXT]
         for name in ("seconds", "total_bytes", "done_bytes", "bytes_per_second"):
             value = self.content.get(name)
             shown[name] = value if isinstance(value, (int, float)) else None
@@ -110,14 +112,19 @@ def expect(store: Store, name: str, seconds: float) -> None:
     """Note that somebody wants the result of detached work, and will ask again after so many seconds at most."""
     until = time.time() + seconds
     with contextlib.suppress(OSError, StoreError), directory_of(store) as directory:
-        os.utime(f"{name}.out", (until, until), dir_fd=directory.descriptor, follow_symlinks=False)
+        descriptor = directory.open(f"{name}.out", os.O_WRONLY)
+        try:
+            os.utime(descriptor, (until, until))
+        finally:
+            os.close(descriptor)
 
 
-def is_orphan(store: Store, name: str) -> bool:
+def is_orphan(store: Store, record: Record) -> bool:
     """Whether it is detached work whose result nobody asks for: the run that began it, or its connection, is gone."""
     with contextlib.suppress(OSError, StoreError), directory_of(store) as directory:
-        status = directory.stat(f"{name}.out")
-        return status is not None and time.time() > status.st_mtime + _LOST
+        status = directory.stat(f"{record.name}.out")
+        if status is not None and status.st_uid == record.owner:
+            return time.time() > status.st_mtime + _LOST
     return False
 
 

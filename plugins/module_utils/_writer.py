@@ -29,7 +29,7 @@ def only_writer(
     operation: str,
     lock_timeout: float,
     cancelled: threading.Event,
-    waiting: Callable[[], bool] = lambda: False,
+    waiting: Callable[[int | None], bool] = lambda _holder: False,
 ) -> Iterator[int]:
     """Be a directory's only writer meanwhile; give the descriptor that holds the lock.
 
@@ -38,23 +38,28 @@ def only_writer(
 
     :param operation: What is done, for whoever waits.
     :param lock_timeout: Seconds to wait for another writer.
-    :param waiting: Called while it waits, several times a second; while it returns True the limit does not count.
+    :param waiting: Called while it waits, several times a second, with the holder's process, None where that is not
+        known. The time in which it returns True does not count.
     :raises StoreError: When the other writer is not done by then.
     :raises Cancelled: When ``cancelled`` is set meanwhile.
     """
     descriptor = root.open(LOCK, os.O_RDWR | os.O_CREAT)
     try:
-        deadline = time.monotonic() + lock_timeout
+        waited, now = 0.0, time.monotonic()
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not waiting() and time.monotonic() >= deadline:
-                    raise StoreError(
-                        f"{root.path} is in use by {_holder(root)}; waited {lock_timeout:g} s for it: "
-                        "try again later, or with a longer lock_timeout"
-                    ) from None
+                pid, description = _holder(root)
+                before, now = now, time.monotonic()
+                if not waiting(pid):
+                    waited += now - before
+                    if waited >= lock_timeout:
+                        raise StoreError(
+                            f"{root.path} is in use by {description}; waited {lock_timeout:g} s for it: "
+                            "try again later, or with a longer lock_timeout"
+                        ) from None
                 cancelled.wait(0.1)
                 check_cancelled(cancelled)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "operation": operation}
@@ -65,8 +70,10 @@ def only_writer(
         os.close(descriptor)
 
 
-def _holder(root: Directory) -> str:
+def _holder(root: Directory) -> tuple[int | None, str]:
+    """Return the process that says that it holds the lock, and what to call it."""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OSError):
         holder: dict[str, Any] = json.loads(root.read(LOCK))
-        return f"{holder['operation']} (process {holder['pid']} on {holder['host']})"
-    return "another process"
+        pid, here = holder["pid"], holder["host"] == socket.gethostname()
+        return pid if here else None, f"{holder['operation']} (process {pid} on {holder['host']})"
+    return None, "another process"

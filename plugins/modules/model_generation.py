@@ -204,9 +204,9 @@ class GenerationManager:
             work = Work(store, "stage", True, self.limits.timeout, cancelled, self.work_name)
             if plan.stage:
                 detach(work)
-            return self._carry_out(store, work, cancelled)
+            return self._carry_out(plan, store, work, cancelled)
 
-    def _carry_out(self, store: Store, work: Work, cancelled: threading.Event) -> dict[str, Any]:
+    def _carry_out(self, plan: Plan, store: Store, work: Work, cancelled: threading.Event) -> dict[str, Any]:
         try:
             with work, self._writer(store, cancelled, work.wait):
                 # Another writer may have been faster.
@@ -214,8 +214,7 @@ class GenerationManager:
                 outcome = carry_out(plan, store, self.hub, self.limits, cancelled, work)
                 return self._result(plan, outcome.generation, outcome.downloaded_bytes)
         except ModelsError as error:
-            current = Generations(store).current()
-            serving = "nothing" if current is None else f"generation {current}"
+            serving = "nothing" if plan.previous is None else f"generation {plan.previous}"
             raise type(error)(f"{error}; {serving} is served as before") from None
 
     def _plan(self, store: Store | None) -> Plan:
@@ -296,7 +295,7 @@ class GenerationManager:
         return store
 
     def _writer(
-        self, store: Store, cancelled: threading.Event, waiting: Callable[[], bool] = lambda: False
+        self, store: Store, cancelled: threading.Event, waiting: Callable[[int | None], bool] = lambda _holder: False
     ) -> contextlib.AbstractContextManager[None]:
         if self.check_mode:
             return contextlib.nullcontext()

@@ -77,15 +77,24 @@ def test_second_writer_waits_then_names_the_holder(store: Store, collections: Pa
 
 
 def test_limit_does_not_count_while_it_is_worth_waiting(store: Store, collections: Path) -> None:
-    answers = iter([True, True, True])
+    answers = iter([True] * 5)
+    holders = set()
+
+    def wait(pid: int | None) -> bool:
+        holders.add(pid)
+        return next(answers, False)
+
     with holder(store, collections) as process:
         assert holds(process)
+        start = time.monotonic()
         with (
-            pytest.raises(StoreError, match="waited 0 s"),
-            store.writer("model_prune", 0, NEVER, lambda: next(answers, False)),
+            pytest.raises(StoreError, match=r"waited 0\.2 s"),
+            store.writer("model_prune", 0.2, NEVER, wait),
         ):
             pass
-    assert next(answers, None) is None
+    # Five looks were free, a tenth of a second each.
+    assert time.monotonic() - start > 0.6
+    assert holders == {process.pid}
 
 
 def test_second_writer_gets_the_lock_once_the_first_is_done(store: Store, collections: Path) -> None:

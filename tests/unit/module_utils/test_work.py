@@ -109,40 +109,75 @@ def test_it_is_written_once_a_second(store: Store) -> None:
         assert path.stat().st_ino == first
 
 
+def own(store: Store) -> dict[str, Any]:
+    """Return what this process tells of its work."""
+    (told,) = [record.to_json() for record in work_of(store) if record.pid == os.getpid()]
+    return told
+
+
 def test_it_says_what_it_waits_for(store: Store, process: subprocess.Popen[bytes]) -> None:
     figures = {"what": "a of m", "total_bytes": 100, "done_bytes": 30, "bytes_per_second": 7}
-    other = write_record(store, process.pid, doing="receive", **figures)
+    write_record(store, process.pid, doing="receive", **figures)
     with work(store) as waiting:
-        assert not waiting.wait()
-        (mine,) = [record.to_json() for record in work_of(store) if record.pid == os.getpid()]
-        assert (mine["operation"], mine["doing"]) == ("stage", "wait")
-        assert {name: mine[name] for name in figures} == figures
-        other.unlink()
-        # Who waits itself is nobody to wait for.
-        write_record(store, process.pid, doing="wait", **figures)
-        waiting.begin("")
-        assert not waiting.wait()
-        (mine,) = [record.to_json() for record in work_of(store) if record.pid == os.getpid()]
-        assert mine["what"] == ""
-        waiting.begin("receive")(Progress(5, 0, 5, "b of m"))
-        (mine,) = [record.to_json() for record in work_of(store) if record.pid == os.getpid()]
-        assert (mine["doing"], mine["what"], mine["done_bytes"]) == ("receive", "b of m", 5)
+        assert not waiting.wait(process.pid)
+        assert (own(store)["operation"], own(store)["doing"]) == ("stage", "wait")
+        assert {name: own(store)[name] for name in figures} == figures
+        # Once it has its turn it says so, before there is any progress.
+        waiting.begin("receive")
+        assert (own(store)["doing"], own(store)["what"], own(store)["done_bytes"]) == ("receive", "", None)
+        # Nothing is told of a holder that tells nothing.
+        assert not waiting.wait(None)
+        assert (own(store)["doing"], own(store)["what"]) == ("wait", "")
 
 
-def test_orphan_is_what_was_detached_and_nobody_asks_for(store: Store, process: subprocess.Popen[bytes]) -> None:
+def test_only_what_was_left_behind_is_worth_any_time(store: Store, process: subprocess.Popen[bytes]) -> None:
+    """And that only to a run whose own result is asked for."""
     output = write_record(store, process.pid).with_suffix(".out")
-    with work(store) as waiting:
-        assert not is_orphan(store, NAME)
-        assert not waiting.wait()
+    long_ago = time.time() - 60
+    with work(store, name="f" * 16) as waiting:
+        own_output = Path(store.path, "work", f"{waiting.name}.out")
+        own_output.touch()
+        assert not waiting.wait(process.pid)  # it has no output: it was not detached
         output.touch()
-        assert not is_orphan(store, NAME)
-        long_ago = time.time() - 60
+        assert not waiting.wait(process.pid)
         os.utime(output, (long_ago, long_ago))
-        assert is_orphan(store, NAME)
-        assert waiting.wait()
+        assert not waiting.wait(process.pid)  # this one is not
+        waiting.detached = True
+        assert waiting.wait(process.pid)
+        os.utime(own_output, (long_ago, long_ago))
+        assert not waiting.wait(process.pid)
+        expect(store, waiting.name, 30)
+        assert waiting.wait(process.pid)
         expect(store, NAME, 30)
-        assert not is_orphan(store, NAME)
-        assert not waiting.wait()
+        assert not waiting.wait(process.pid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_output_of_another_account_says_nothing(store: Store, process: subprocess.Popen[bytes]) -> None:
+    output = write_record(store, process.pid).with_suffix(".out")
+    output.touch()
+    os.utime(output, (1, 1))
+    (record,) = work_of(store)
+    assert is_orphan(store, record)
+    os.chown(output, 65534, 65534)
+    assert not is_orphan(store, record)
+
+
+def test_output_with_a_second_name_is_left_alone(store: Store, process: subprocess.Popen[bytes]) -> None:
+    output = write_record(store, process.pid).with_suffix(".out")
+    elsewhere = Path(store.path, "elsewhere")
+    elsewhere.touch()
+    os.utime(elsewhere, (1, 1))
+    output.hardlink_to(elsewhere)
+    expect(store, NAME, 30)
+    assert elsewhere.stat().st_mtime == 1
+
+
+def test_what_a_file_tells_has_bounds(store: Store, process: subprocess.Popen[bytes]) -> None:
+    write_record(store, process.pid, what="é" * 10000)
+    with work(store) as waiting:
+        waiting.wait(process.pid)
+        assert own(store)["what"] == "é" * 1000
 
 
 def test_full_disk_does_not_stop_it(store: Store) -> None:
@@ -180,6 +215,19 @@ def test_timeout(store: Store) -> None:
             raise Cancelled("stopped by a signal")
 
     with pytest.raises(Cancelled, match=r"not complete after the timeout of 0\.01 s; what was received is kept"):
+        overrun()
+
+
+def test_timeout_while_it_waits(store: Store) -> None:
+    cancelled = threading.Event()
+
+    def overrun() -> None:
+        with work(store, timeout=0.01, cancelled=cancelled) as waiting:
+            waiting.wait(None)
+            assert cancelled.wait(10)
+            raise Cancelled("stopped by a signal")
+
+    with pytest.raises(Cancelled, match=r"not complete after the timeout of 0\.01 s; another run used the store"):
         overrun()
 
 
