@@ -48,6 +48,16 @@ class Finding:
 _LOST = "it is lost"
 
 
+@contextlib.contextmanager
+def _unreadable_is_wrong() -> Iterator[None]:
+    """Go on after what the disk itself says that it cannot read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+
+
 class _Blob:
     """A blob while it is hashed: block by block where the blocks' record is believed, else in one piece."""
 
@@ -69,25 +79,25 @@ class _Blob:
     def check(self, piece: int | None, cancelled: threading.Event) -> bool:
         """Hash a block, or the whole file; return whether it is right."""
         check_cancelled(cancelled)
-        try:
-            if piece is None:
-                return self._check_whole(cancelled)
-            right = hash_block(self._descriptor, piece, self._size) == self._digests[piece]
-            self._report(self._sha256, bytes_in([piece], self._size))
-            return right
-        except OSError as error:
-            if error.errno == errno.EIO:  # the disk itself says that it cannot read this
-                return False
-            raise
+        if piece is None:
+            return self._check_whole(cancelled)
+        digest = None
+        with _unreadable_is_wrong():
+            digest = hash_block(self._descriptor, piece, self._size)
+        self._report(self._sha256, bytes_in([piece], self._size))
+        return digest == self._digests[piece]
 
     def _check_whole(self, cancelled: threading.Event) -> bool:
-        sha256, digests = hash_file(
-            self._descriptor,
-            self._size,
-            cancelled,
-            blocks=not self._digests,
-            report=lambda size: self._report(self._sha256, size),
-        )
+        sha256: str | None = None
+        digests: tuple[str, ...] = ()
+        with _unreadable_is_wrong():
+            sha256, digests = hash_file(
+                self._descriptor,
+                self._size,
+                cancelled,
+                blocks=not self._digests,
+                report=lambda size: self._report(self._sha256, size),
+            )
         if sha256 == self._sha256:
             if not self._digests:
                 self._record = BlockRecord(self._sha256, self._size, os.fstat(self._descriptor).st_mtime_ns, digests)
@@ -98,7 +108,7 @@ class _Blob:
 
     def _doubt_record(self, cancelled: threading.Event) -> None:
         """Let the whole file's SHA-256 decide whether it is the blob that is damaged, or the record of its blocks."""
-        with contextlib.suppress(OSError):
+        with _unreadable_is_wrong():
             sha256, digests = hash_file(self._descriptor, self._size, cancelled, blocks=True)
             if sha256 == self._sha256:
                 self._bad = []

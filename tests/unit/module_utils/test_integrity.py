@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -196,6 +197,44 @@ def test_blob_by_its_own_digest(store: Store, damage: Callable[[Path], None], bl
     assert (finding.damage is None) is (blob_path(store, MEDIUM).read_bytes() == MEDIUM)
     assert finding.record == store.read_record(finding.sha256)
     assert listing(Path(store.path)) == before
+
+
+@pytest.mark.parametrize("by_blocks", [True, False])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_the_disk_cannot_read_is_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch, recorded: bool, by_blocks: bool
+) -> None:
+    put_blob(store, BIG)
+    if not recorded:
+        record_path(store, BIG).unlink()
+    preadv = os.preadv
+
+    def read(descriptor: int, buffers: list[memoryview], position: int) -> int:
+        if position >= BLOCK_SIZE and position < 2 * BLOCK_SIZE:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return preadv(descriptor, buffers, position)
+
+    monkeypatch.setattr(os, "preadv", read)
+    (finding,) = check_blobs(store, [(sha256_of(BIG), len(BIG))], NEVER, by_blocks=by_blocks)
+    assert finding.blocks == ((1,) if recorded else None)
+    assert finding.damage
+    assert not finding.lost
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_cannot_be_read_for_another_reason_ends_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    put_blob(store, SMALL)
+    if not recorded:
+        record_path(store, SMALL).unlink()
+
+    def read(*_arguments: object) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "preadv", read)
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        check_one(store, SMALL)
 
 
 def forge(store: Store, content: bytes, *blocks: bytes) -> None:
