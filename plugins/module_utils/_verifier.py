@@ -71,10 +71,13 @@ class Verifier:
             if now != manifest.generation:
                 return f"generation {manifest.generation} was verified in part, as another one came to be served"
             self.damaged = {defect.model.name for defect in found.defects()}
-            left = self._repair(store, found).defects()
+            after = self._repair(store, found)
+            left = after.defects()
             self.damaged = {defect.model.name for defect in left}
             if left:
                 advice = "mend it with the playbook verify and model_store_verify_repair=true"
+                if after.obstacle is not None:
+                    advice = f"it could not be repaired: {after.obstacle}"
                 raise StoreError(describe_defects(manifest, left, advice))
         if self._unwritten is not None:
             raise StoreError(
@@ -101,8 +104,7 @@ class Verifier:
 
     def _repair(self, store: Store, found: Examination) -> Examination:
         """Mend what is damaged, if that is wanted; the store is free for others until then."""
-        defects = found.defects()
-        if not defects or self._hub is None:
+        if not found.defects() or self._hub is None:
             return found
         try:
             writer = store.writer("the nightly verification", _LOCK_TIMEOUT, self._cancelled)
@@ -112,8 +114,7 @@ class Verifier:
         except Cancelled:
             raise
         except ModelsError as error:
-            advice = f"it could not be repaired: {error}"
-            raise StoreError(describe_defects(found.manifest, defects, advice)) from None
+            return replace(found, obstacle=str(error))
         return after
 
     def _note(self, store: Store, finding: Finding) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from ._blocks import hash_file
+from ._errors import Cancelled, ModelsError, StoreError
 from ._generation import Generations
 from ._inspect import LOST, MISSING, REPLACED, TIME, Inspection, inspect
 from ._integrity import Finding, check_blobs
@@ -57,11 +58,15 @@ class Defect:
 
 @dataclass(frozen=True)
 class Examination:
-    """What looking at a generation showed. ``findings`` has an entry for each blob that was hashed."""
+    """What looking at a generation showed. ``findings`` has an entry for each blob that was hashed.
+
+    ``obstacle``: after a repair, why something could not be fetched.
+    """
 
     manifest: Manifest
     inspection: Inspection
     findings: dict[str, Finding]
+    obstacle: str | None = None
 
     def defects(self) -> list[Defect]:
         """Return the files that are not as they must be, in the manifest's order."""
@@ -134,10 +139,12 @@ def repair(
     """Mend what an examination found, and examine that again. The caller is the store's writer.
 
     Good content is never touched: damaged blocks are overwritten in place, lost blobs are fetched, files that are not
-    their blob are linked to it again. What was made on this host cannot be fetched and stays as it is.
+    their blob are linked to it again. What was made on this host cannot be fetched and stays as it is. A model that
+    cannot be fetched keeps no other one from being mended.
 
     :param work: Whom to tell how far it is.
     :returns: The state afterwards, and the bytes that came over the network.
+    :raises Cancelled: When ``cancelled`` is set meanwhile.
     """
     manifest = examination.manifest
     files = {file.sha256: (model, file) for model in manifest.models for file in model.files}
@@ -157,15 +164,23 @@ def repair(
             needs.append(Need(*files[sha256], None if finding.lost else finding))
         elif finding.record is not None and not finding.damage:
             reseal(store, finding.record)
-    downloaded = provide(store, needs, hub, limits, work.begin("receive"), cancelled)
+    downloaded, obstacle = 0, None
+    for model in dict.fromkeys(need.model.name for need in needs):
+        wanted = [need for need in needs if need.model.name == model]
+        try:
+            downloaded += provide(store, wanted, hub, limits, work.begin("receive"), cancelled)
+        except Cancelled:
+            raise
+        except ModelsError as error:
+            obstacle = obstacle or str(error)
 
-    for problem in inspect(store, manifest).problems:
-        if problem.kind in (MISSING, REPLACED):
-            Generations(store).relink(manifest.generation, problem.model, problem.file)
     hashing = _hashing(manifest, suspects, work.begin("hash"))
     again = check_blobs(store, suspects.items(), cancelled, report=hashing)
     findings.update({finding.sha256: finding for finding in again})
-    return Examination(manifest, inspect(store, manifest), findings), downloaded
+    for problem in inspect(store, manifest).problems:
+        if problem.kind in (MISSING, REPLACED) and not findings[problem.file.sha256].damage:
+            Generations(store).relink(manifest.generation, problem.model, problem.file)
+    return Examination(manifest, inspect(store, manifest), findings, obstacle), downloaded
 
 
 def _recover(store: Store, manifest: Manifest, sha256: str, cancelled: threading.Event) -> bool:
@@ -174,7 +189,9 @@ def _recover(store: Store, manifest: Manifest, sha256: str, cancelled: threading
     for model, file in manifest.files():
         if file.sha256 != sha256:
             continue
-        with contextlib.suppress(FileNotFoundError), generations.parent_of(manifest.generation, model, file) as place:
+        parent = generations.parent_of(manifest.generation, model, file)
+        # Whatever lies there instead is replaced by a link to the blob, once there is one.
+        with contextlib.suppress(OSError, StoreError), parent as place:
             directory, name = place
             descriptor = directory.open(name, os.O_RDONLY)
             try:

@@ -223,12 +223,14 @@ class VerifyManager:
         with work, self._writer(store, work, cancelled):
             manifest = self._manifest(store)
             found = after = examine(store, manifest, self.full, self.budget_seconds, cancelled, work.begin("hash"))
+            # What was found is known whatever becomes of the repair.
+            self._record(store, found, [])
             downloaded = 0
             if self.repair:
                 after, downloaded = repair(store, found, self.hub, self.limits, cancelled, work)
             mended = repaired(found, after)
-            if not self.module.check_mode:
-                self._record(store, found, after, mended)
+            if mended:
+                self._record(store, after, mended)
             return self._result(store, found, after, mended, downloaded)
 
     def _manifest(self, store: Store) -> Manifest:
@@ -245,11 +247,11 @@ class VerifyManager:
             return store.writer("model_verify", self.module.params["lock_timeout"], cancelled, work.wait)
         return contextlib.nullcontext()
 
-    def _record(self, store: Store, found: Examination, after: Examination, mended: list[Defect]) -> None:
+    def _record(self, store: Store, examination: Examination, mended: list[Defect]) -> None:
+        if self.module.check_mode:
+            return
         try:
-            record(store, found, [])
-            if mended:
-                record(store, after, mended)
+            record(store, examination, mended)
         except OSError as error:
             self.module.warn(f"the ledger of {self.root} could not be written: {error.strerror}")
 
@@ -275,6 +277,8 @@ class VerifyManager:
         if left:
             result["failed"] = True
             advice = "it could not be repaired" if self.repair else "run it with repair to mend it"
+            if after.obstacle is not None:
+                advice = f"{advice}: {after.obstacle}"
             result["msg"] = describe_defects(found.manifest, left, advice)
         return result
 

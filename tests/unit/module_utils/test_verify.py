@@ -18,7 +18,6 @@ from typing import Any, Callable
 import pytest
 
 from ansible_collections.gpufleet.models.plugins.module_utils._blocks import BLOCK_SIZE
-from ansible_collections.gpufleet.models.plugins.module_utils._errors import TransferError
 from ansible_collections.gpufleet.models.plugins.module_utils._generation import Generations
 from ansible_collections.gpufleet.models.plugins.module_utils._inspect import inspect
 from ansible_collections.gpufleet.models.plugins.module_utils._ledger import Ledger
@@ -223,8 +222,9 @@ def test_damage_that_needs_the_network_is_left_as_it_was(served: Store, kind: st
     DAMAGES[kind][0](served)
     found = look(served)
     content = blob_path(served, MODEL).read_bytes()
-    with pytest.raises(TransferError, match=r"model\.gguf of llama: no answer from"):
-        repair(served, found, NO_HUB, LIMITS, NEVER, work_on(served))
+    after, downloaded = repair(served, found, NO_HUB, LIMITS, NEVER, work_on(served))
+    assert (defects(after), downloaded) == (defects(found), 0)
+    assert str(after.obstacle).startswith("model.gguf of llama: no answer from")
     assert blob_path(served, MODEL).read_bytes() == content
     assert defects(look(served)) == defects(found)
 
@@ -238,8 +238,7 @@ def test_repair_that_was_killed_when_it_was_done(served: Store) -> None:
             partial = Partial(directory, sha256_of(content), len(content))
             partial.record(0, sha256_of(content))
             partial.close()
-        with pytest.raises(TransferError):
-            repair(served, look(served), NO_HUB, LIMITS, NEVER, work_on(served))
+        assert repair(served, look(served), NO_HUB, LIMITS, NEVER, work_on(served))[0].obstacle
         assert directory.names() == [sha256_of(MODEL), journal_name(sha256_of(MODEL))]
 
 
@@ -250,9 +249,10 @@ def test_several_damages_at_once(served: Store) -> None:
     shutil.rmtree(Path(served.path, "blobs", sha256_of(b"vocab")[:2]))
     found = look(served)
     assert set(defects(found)) == {MODEL_FILE, CONFIG, VOCAB}
-    # The vocabulary is lost, blob and link: it can only be fetched.
-    with pytest.raises(TransferError, match="a/vocab of llama"):
-        repair(served, found, NO_HUB, LIMITS, NEVER, work_on(served))
+    # The vocabulary is lost, blob and link: it can only be fetched. That is no reason to leave the others as they are.
+    after, _downloaded = repair(served, found, NO_HUB, LIMITS, NEVER, work_on(served))
+    assert set(defects(after)) == {VOCAB}
+    assert str(after.obstacle).startswith("a/vocab of llama: no answer from")
 
 
 @pytest.mark.parametrize(
@@ -293,6 +293,18 @@ def test_good_copy_of_a_lost_blob_is_not_taken_when_it_is_damaged(served: Store)
     after, downloaded = repair(served, look(served), NO_HUB, LIMITS, NEVER, work_on(served))
     assert (defects(after), downloaded) == ({}, 0)
     assert path.read_bytes() == served_path(served, CONFIG).read_bytes() == b"{}\n"
+
+
+@pytest.mark.parametrize("kind", ["missing", "replaced by a link", "replaced by a directory", "model is missing"])
+def test_lost_blob_whose_file_is_no_file(served: Store, kind: str) -> None:
+    """Its content can only be fetched; whatever lies in its place is no reason to end."""
+    DAMAGES[kind][0](served)
+    _lose(served)
+    shutil.rmtree(served_path(served, "copy"))
+    after, downloaded = repair(served, look(served), NO_HUB, LIMITS, NEVER, work_on(served))
+    assert {CONFIG, "copy/config.json"} <= set(defects(after))
+    assert downloaded == 0
+    assert str(after.obstacle).startswith("config.json of ")
 
 
 def test_longest_unverified_comes_first(store: Store) -> None:

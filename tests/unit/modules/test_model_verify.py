@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -191,10 +192,20 @@ def test_quick_repair_of_times(verify: Run, served: Store) -> None:
 
 
 def test_repair_that_needs_the_network_fails_in_one_sentence(verify: Run, root: Path, served: Store) -> None:
+    """What was found is told and written down all the same."""
     flip(blob_path(served, VOCAB), 0)
     content = blob_path(served, VOCAB).read_bytes()
+    ledger = root / "ledger.jsonl"
+    former = ledger.read_bytes()
     result = verify(repair=True)
-    assert result["msg"].startswith("vocab.txt of minilm: no answer from 127.0.0.1:9: ")
+    assert result["msg"].startswith(
+        f"1 of {len(ALL)} files of generation 1 are not as they must be; the first: vocab.txt of minilm: "
+    )
+    assert "; it could not be repaired: vocab.txt of minilm: no answer from 127.0.0.1:9: " in result["msg"]
+    assert [defect["path"] for defect in result["corrupt"]] == ["vocab.txt"]
+    assert (result["missing"], result["repaired"], result["downloaded_bytes"]) == ([], [], 0)
+    events = [json.loads(line) for line in ledger.read_bytes().removeprefix(former).splitlines()]
+    assert {"corrupt", "verified"} == {event["event"] for event in events}
     assert blob_path(served, VOCAB).read_bytes() == content
     assert list((root / "work").iterdir()) == []
 
