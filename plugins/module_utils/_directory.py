@@ -98,7 +98,8 @@ class Directory:
     def open(self, name: str, flags: int, mode: int = 0o644, shared: bool = False) -> int:
         """Open a regular file in this directory and return its descriptor.
 
-        :param shared: Allow writing to a file that has further names, as blobs have, if it has this directory's owner.
+        :param shared: Allow writing to a file that has further names, as blobs have, if nobody but its owner or we can
+            have put it here.
         :raises StoreError: When the name belongs to a link or to anything but a regular file.
         """
         created = False
@@ -132,7 +133,7 @@ class Directory:
         if status.st_nlink > 1 and not shared and flags & (os.O_WRONLY | os.O_RDWR):
             os.close(descriptor)
             raise StoreError(f"{self.join(name)} has a second name somewhere, expected none; remove it")
-        if shared and status.st_uid != os.fstat(self.descriptor).st_uid:
+        if shared and os.fstat(self.descriptor).st_uid not in (status.st_uid, 0, os.geteuid()):
             os.close(descriptor)
             raise StoreError(
                 f"{self.join(name)} belongs to another user than its directory, as a file of elsewhere would; remove it"

@@ -123,6 +123,32 @@ def test_file_with_a_second_name_is_written_to_only_where_that_is_meant(director
         os.close(directory.open("name", flags, shared=True))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(
+    ("directory_owner", "file_owner", "refused"),
+    [
+        (0, 0, False),
+        # The store got another owner since.
+        (0, 65534, False),
+        (65534, 65534, False),
+        # That account could have linked a file of another one here.
+        (65534, 0, True),
+        (65534, 65533, True),
+    ],
+)
+def test_file_of_another_account_is_written_to_only_where_nobody_can_have_planted_it(
+    directory: Directory, inside: Path, directory_owner: int, file_owner: int, refused: bool
+) -> None:
+    (inside / "name").write_bytes(b"precious")
+    os.chown(inside / "name", file_owner, -1)
+    os.chown(inside, directory_owner, -1)
+    if refused:
+        with pytest.raises(StoreError, match=r"/name belongs to another user than its directory"):
+            directory.open("name", os.O_RDWR, shared=True)
+    else:
+        os.close(directory.open("name", os.O_RDWR, shared=True))
+
+
 @pytest.mark.usefixtures("planted")
 def test_nothing_is_taken_for_a_new_file(directory: Directory, inside: Path) -> None:
     before = listing(inside)
