@@ -63,8 +63,9 @@ def only_writer(
                 cancelled.wait(0.1)
                 check_cancelled(cancelled)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "operation": operation}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        # On a full disk too, where pruning is what helps.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, os.pwrite(descriptor, json.dumps(holder).encode(), 0))
         yield descriptor
     finally:
         os.close(descriptor)

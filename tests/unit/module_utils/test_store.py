@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import select
 import signal
 import stat
@@ -112,6 +114,25 @@ def test_killed_holder_blocks_nobody(store: Store, collections: Path) -> None:
         process.wait()
         with store.writer("model_prune", 0, NEVER):
             pass
+
+
+def test_full_disk_keeps_nobody_from_writing(store: Store) -> None:
+    """Pruning, for example, is what helps there; only its name for others has no place."""
+    with store.writer("model_generation", 0, NEVER):
+        pass
+    lock = Path(store.path, ".lock")
+    lock.write_bytes(b"")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with store.writer("model_prune", 0, NEVER):
+            assert lock.read_bytes() == b""
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with store.writer("model_generation", 0, NEVER):
+        pass
+    with store.writer("m", 0, NEVER):
+        assert json.loads(lock.read_bytes())["operation"] == "m"
 
 
 def test_waiting_can_be_cancelled(store: Store) -> None:
