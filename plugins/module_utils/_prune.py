@@ -100,7 +100,8 @@ def find_garbage(store: Store, keep: int, partial_max_age: float) -> Garbage:
     with contextlib.suppress(FileNotFoundError), store.partials() as directory:
         for sha256 in _digests_in(directory.names()):
             files = list(filter(None, (directory.stat(sha256), directory.stat(journal_name(sha256)))))
-            if all(time.time() - status.st_mtime >= partial_max_age for status in files):
+            # A clock that was set back leaves files from the future.
+            if all(max(0.0, time.time() - status.st_mtime) >= partial_max_age for status in files):
                 partials.append(sha256)
                 for status in files:
                     removal.add(status)
