@@ -33,6 +33,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHOWN // 2
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DEEPEST = 64  # parts of a path; far more than any model has, and far fewer than Python can follow
 _REPO_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -130,6 +131,8 @@ def check_path(where: str, value: object) -> str:
         raise unexpected(where, "a relative path without empty parts, '.' and '..'", value)
     if any(len(part.encode()) > 255 for part in parts) or len(value.encode()) > 1024:
         raise unexpected(where, "a path of at most 1024 bytes, each part at most 255", value)
+    if len(parts) > _DEEPEST:
+        raise unexpected(where, f"a path of at most {_DEEPEST} parts", value)
     return value
 
 

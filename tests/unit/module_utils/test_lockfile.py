@@ -152,6 +152,12 @@ def test_harmless_path(path: str) -> None:
     assert check_path("path", path) == path
 
 
+def test_path_that_is_too_deep() -> None:
+    check_path("path", "/".join(["a"] * 64))
+    with pytest.raises(InvalidInput, match="path: expected a path of at most 64 parts, found 'a/a/"):
+        check_path("path", "/".join(["a"] * 65))
+
+
 @pytest.mark.parametrize(
     "paths",
     [
