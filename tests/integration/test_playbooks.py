@@ -189,6 +189,36 @@ def test_a_missing_lock_and_unknown_models_are_named(fleet: Fleet) -> None:
     assert not fleet.root.exists()
 
 
+def locked_names(path: Path) -> list[str]:
+    """Return the names of the models that a lock has."""
+    return [model["name"] for model in json.loads(path.read_text(encoding="utf-8"))["models"]]
+
+
+def test_a_lock_has_what_all_hosts_want_that_use_it(fleet: Fleet, hub: Hub, tiny_directory: Path) -> None:
+    """Also those that have no part in a run, and with the commits that it had; other locks are left alone."""
+    tiny, big = fleet.variables.pop("model_catalog")
+    other = fleet.inventory.parent / "other.lock.json"
+    fleet.hosts = {
+        "gpu-1": {"model_catalog": [tiny]},
+        "gpu-2": {"model_catalog": [big]},
+        "gpu-3": {"model_catalog": [{**tiny, "name": "third"}], "model_store_lock": str(other)},
+        "cpu-1": {},
+    }
+    fleet.ok("lock")
+    before = fleet.lock_file.read_bytes()
+    assert locked_names(fleet.lock_file) == ["big", "tiny"]
+    assert locked_names(other) == ["third"]
+
+    hub.repositories["acme/big"].add_commit(tiny_directory)
+    assert fleet.ok("lock", "--limit", "gpu-1") == 0
+    assert fleet.ok("lock", "-e", "model_hosts=gpu-1:cpu-1") == 0
+    assert fleet.lock_file.read_bytes() == before
+    other.unlink()
+    assert fleet.ok("lock", "--limit", "gpu-3") == 1
+    assert locked_names(other) == ["third"]
+    assert fleet.lock_file.read_bytes() == before
+
+
 def test_a_host_has_the_models_that_its_variables_name(fleet: Fleet) -> None:
     fleet.ok("lock")
     fleet.variables["model_store_models"] = ["tiny"]
