@@ -47,7 +47,7 @@ class Screen:
         self.is_table = os.isatty(_STDERR) and os.environ.get("TERM", "dumb") != "dumb" and display.verbosity < 2
         self._directory = Path(C.DEFAULT_LOCAL_TMP) / "gpufleet-progress"
         self._own = self._directory / f"{hashlib.sha256(host.encode()).hexdigest()[:32]}.json"
-        self._drew = False
+        self._shown = False
 
     def show(self, row: Row) -> None:
         """Show how far the host is."""
@@ -55,6 +55,8 @@ class Screen:
             self._display.display(line(self._host, row), stderr=True)
             return
         with self._shared():
+            # From now on others may draw it, even where this process never does.
+            self._shown = True
             self._own.write_text(json.dumps({"host": self._host, "row": asdict(row)}), encoding="utf-8")
             if time.time() < self._quiet_until():
                 return
@@ -62,14 +64,13 @@ class Screen:
             # The first line stays empty for whatever somebody else prints.
             lines = ["", *table(self._rows(), size.columns - 1, size.lines - 2)]
             text = "\n".join(lines)
-            self._drew = True
             self._display.display(
                 f"{_CLEAR}{text}\x1b[{len(lines) - 1}A\r", stderr=True, screen_only=True, newline=False
             )
 
     def close(self) -> None:
         """Show this host no more, and leave the place to its result."""
-        if not self._drew:
+        if not self._shown:
             return
         with self._shared():
             self._own.unlink(missing_ok=True)
@@ -97,6 +98,7 @@ class Screen:
         rows = {}
         for path in self._directory.glob("*.json"):
             if time.time() - path.stat().st_mtime < _STALE:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                rows[content["host"]] = Row(**content["row"])
+                with contextlib.suppress(ValueError):  # a full disk leaves it empty
+                    content = json.loads(path.read_text(encoding="utf-8"))
+                    rows[content["host"]] = Row(**content["row"])
         return rows

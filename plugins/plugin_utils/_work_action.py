@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import secrets
 import signal
@@ -35,6 +36,13 @@ _STOP = 10.0  # seconds in which a host must answer that the work was stopped
 
 class Interrupted(BaseException):
     """The run is being ended."""
+
+
+class _Silent(BaseException):
+    """The host has not answered in time.
+
+    After any Exception Ansible's ssh would try again, as often as it is told to, and with no limit any more.
+    """
 
 
 class Interrupts:
@@ -110,7 +118,8 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
             except Interrupted:
                 interrupts.end()
             finally:
-                self._screen.close()
+                with contextlib.suppress(OSError):
+                    self._screen.close()
         return _as_the_module_says(result)
 
     def _work(self, interrupts: Interrupts) -> dict[str, Any]:
@@ -137,7 +146,10 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
         longest = _LONGEST_ON_TERMINAL if self._screen.is_table else _LONGEST
         while True:
             wait = min(longest, max(_SHORTEST, (time.monotonic() - started) / 20))
-            answer = self._poll(wait)
+            _end_with_parent()
+            answer = self._ask(wait, _wait=wait)
+            # Before anything is shown: nobody empties the pipe for that any more.
+            _end_with_parent()
             now = time.monotonic()
             if answer is None:
                 if now - reached > _LOST:
@@ -159,19 +171,18 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
                 continue
             senseless = 0
             if not _goes_on(answer):
-                with contextlib.suppress(AnsibleConnectionFailure):
-                    self._call(_WORK, self._of_work(_forget=True))
+                self._ask(0, _forget=True)
                 return answer
             self._show(row_of(answer[_KEY]))
 
-    def _poll(self, wait: float) -> dict[str, Any] | None:
-        """Return what the host tells, or None when it does not."""
+    def _ask(self, seconds: float, **arguments: Any) -> dict[str, Any] | None:
+        """Return what the host tells, which takes it that long, or None when it does not."""
         answer: dict[str, Any] | None = None
         try:
             # The task's own timeout, where there is one, uses the same alarm.
-            with contextlib.nullcontext() if self._task.timeout else _limit(wait + _SILENCE):
-                answer = self._call(_WORK, self._of_work(_wait=wait))
-        except (AnsibleConnectionFailure, TimeoutError):
+            with contextlib.nullcontext() if self._task.timeout else _limit(seconds + _SILENCE):
+                answer = self._call(_WORK, self._of_work(**arguments))
+        except (AnsibleConnectionFailure, _Silent):
             _end_helpers()
             with contextlib.suppress(AttributeError, AnsibleConnectionFailure):
                 self._connection.reset()
@@ -182,7 +193,8 @@ class WorkAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
         try:
             with _limit(_STOP):
                 answer = self._call(_WORK, self._of_work(stop=True, _forget=True))
-        except (AnsibleConnectionFailure, TimeoutError):
+        except (AnsibleConnectionFailure, _Silent):
+            _end_helpers()
             answer = {"failed": True}
         if answer.get("failed"):
             self._screen.last_word(
@@ -221,6 +233,17 @@ def _goes_on(answer: dict[str, Any]) -> bool:
     return isinstance(answer.get(_KEY), dict)
 
 
+def _end_with_parent() -> None:
+    """End this process, and leave the work to itself, when the run that it belongs to has died.
+
+    A signal that kills the run, such as that of a terminal which is closed, does not reach this process. If it went on
+    asking, the next run would take the work for that of a run which is still there.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)
+
+
 def _end_helpers() -> None:
     """End what this process has started to reach the host, such as an ssh that waits for an answer for ever."""
     if os.getpgrp() != os.getpid():
@@ -233,10 +256,10 @@ def _end_helpers() -> None:
 
 @contextlib.contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError after that time."""
+    """Raise _Silent after that time."""
 
     def give_up(_number: int, _frame: FrameType | None) -> None:
-        raise TimeoutError
+        raise _Silent
 
     former = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -178,13 +178,23 @@ def test_cancel_where_there_is_no_store(near: Watched) -> None:
     assert not near.root().exists()
 
 
-def test_control_node_that_dies(watched: Watched, hub: Hub, big: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("watched", "dies"), [("ssh", "control node"), ("local", "ansible-playbook")], indirect=["watched"]
+)
+def test_control_node_that_dies(watched: Watched, dies: str, hub: Hub, big: dict[str, Any]) -> None:
     """The work goes on. As nobody asks for it any more, the next run waits for it, however long it takes."""
     slowly(hub, 30, big)
     play = watched.start("model_generation", models=[big], connections=1)
     pid = watched.wait_for_work()
     wait_until(lambda: "receiving" in play.errors, "progress is shown")
-    play.die()
+    if dies == "control node":
+        play.lose_power()
+    else:
+        started = play.die()
+        assert started
+        assert seconds_until(lambda: all(map(gone, started))) < 3 + 5, "a process asks on for a run that is not there"
+        assert play.finish() == -signal.SIGKILL
+        assert "stopped" not in play.errors
     assert not gone(pid)
     begun = time.monotonic()
     again = watched.start("model_generation", models=[big], lock_timeout=15)

@@ -153,13 +153,19 @@ class Play:
         assert self._terminal is not None
         os.write(self._terminal, b"\x03")
 
-    def die(self) -> None:
-        """Let the control node lose its power."""
+    def lose_power(self) -> None:
+        """Let the control node end, with all that it runs."""
         for pid in [*descendants(self.pid), self.pid]:
             if "model_" not in _command_of(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.finish()
+
+    def die(self) -> list[int]:
+        """Let Ansible's main process alone be killed, as when memory runs out; return what it had started."""
+        started = descendants(self.pid)
+        os.kill(self.pid, signal.SIGKILL)
+        return started
 
     def finish(self) -> int:
         """Wait for its end; return its exit status, negative for a signal."""
