@@ -127,8 +127,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Note the host."""
         self._host(result)
 
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        """Take in the result of an item; with that of its whole loop it is not told which were in check mode."""
+        self._observe(result)
+
     def v2_runner_item_on_failed(self, result: Any) -> None:
-        """Keep the result of an item; that of its whole loop does not say which of them failed."""
+        """Take it in, and keep it; the result of the whole loop does not say which of them failed."""
+        self._observe(result)
         self._items.setdefault((result.host.get_name(), result.task._uuid), []).append(result.result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
@@ -231,14 +236,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _observe(self, result: Any) -> None:
         module = _module(result.task)
-        if module not in OBSERVED:
-            return
-        host, values = self._host(result), result.result
-        items = values.get("results")
-        # In a loop, each item has a result of its own.
-        for value in items if isinstance(items, list) else [values]:
-            if isinstance(value, Mapping):
-                host.observe(module, value, utc_now(), self._run.check_mode)
+        # In a loop, each item had a result of its own.
+        if module in OBSERVED and not isinstance(result.result.get("results"), list):
+            # A task may be in check mode where the run is not, and the other way round.
+            self._host(result).observe(module, result.result, utc_now(), bool(result.task.check_mode))
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -113,10 +113,12 @@ def _row(run: Run, name: str, host: Host, now: str) -> dict[str, Any]:
 
 def _cells(host: Host, shown: int | None, check_mode: bool, now: str) -> Iterator[dict[str, Any]]:
     generation = host.generations.get(shown, Generation()) if shown is not None else Generation()
-    planned = [name for name, action in host.actions.items() if check_mode and action.action == "added"]
+    # What a task only looked at is no part of what the run did.
+    actions = {**host.actions, **host.plans} if check_mode else host.actions
+    planned = [name for name, action in actions.items() if check_mode and action.action == "added"]
     for name in [*generation.models, *(name for name in planned if name not in generation.models)]:
         held = generation.models.get(name)
-        action = host.actions.get(name)
+        action = actions.get(name)
         key = (shown or 0, name)
         yield {
             "model": name,

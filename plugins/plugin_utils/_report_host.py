@@ -87,7 +87,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Action:
-    """What a run did, or in check mode would do, with a model."""
+    """What a task did, or in check mode would do, with a model."""
 
     action: str
     commit: str | None
@@ -96,7 +96,8 @@ class Action:
 class Host:
     """One host. ``looked_at`` says whether any module looked at it at all, ``listed`` whether its store was listed.
 
-    ``current`` is the generation that is served, ``latest`` the last one that any module told of.
+    ``current`` is the generation that is served, ``latest`` the last one that any module told of. ``actions`` are what
+    tasks did, ``plans`` what those in check mode would have done.
     """
 
     def __init__(self) -> None:
@@ -106,6 +107,7 @@ class Host:
         self.listed = False
         self.latest: int | None = None
         self.actions: dict[str, Action] = {}
+        self.plans: dict[str, Action] = {}
         # The number of files by generation and model, by the last word of model_verify.
         self.damaged: dict[tuple[int, str], int] = {}
         self.repaired: dict[tuple[int, str], int] = {}
@@ -122,6 +124,7 @@ class Host:
 
         :param module: The module's name without its collection, one of :data:`OBSERVED`.
         :param at: When it did (UTC, ISO 8601).
+        :param check_mode: Whether its task was in check mode.
         """
         self.looked_at = True
         observers = {
@@ -145,7 +148,7 @@ class Host:
         self._model_store_info(mapping(result.get("store")), at, check_mode)
         # What is still to be done is told by what does it.
         changes = mappings(result.get("models"))
-        self._act([change for change in changes if change.get("action") == "unchanged"])
+        self._act([change for change in changes if change.get("action") == "unchanged"], check_mode)
 
     def _model_store_info(self, result: Mapping[str, Any], _at: str, _check_mode: bool) -> None:
         if not isinstance(result.get("generations"), list):
@@ -166,7 +169,7 @@ class Host:
     def _model_generation(self, result: Mapping[str, Any], at: str, check_mode: bool) -> None:
         number = whole(result.get("generation"))
         changes = mappings(result.get("models"))
-        self._act(changes)
+        self._act(changes, check_mode)
         if check_mode or number is None:
             return
         if not changes:  # it was removed
@@ -183,14 +186,15 @@ class Host:
         if result.get("served") is True:
             self.current = number
 
-    def _act(self, changes: Iterable[Mapping[str, Any]]) -> None:
+    def _act(self, changes: Iterable[Mapping[str, Any]], check_mode: bool) -> None:
+        actions = self.plans if check_mode else self.actions
         for change in changes:
             action = plain(change.get("action"))
             if action:
                 name = name_of(change.get("name"))
                 # Serving what was staged a moment ago says no more than staging did.
-                if action != "unchanged" or name not in self.actions:
-                    self.actions[name] = Action(action, plain(change.get("commit")))
+                if action != "unchanged" or name not in actions:
+                    actions[name] = Action(action, plain(change.get("commit")))
 
     def _model_convert(self, result: Mapping[str, Any], _at: str, check_mode: bool) -> None:
         number, source = whole(result.get("generation")), whole(result.get("source_generation"))

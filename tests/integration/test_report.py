@@ -216,6 +216,47 @@ def test_damage_whose_task_was_ignored_is_told_all_the_same(deployed: Reporting)
     ]
 
 
+@pytest.fixture
+def upgraded(deployed: Reporting, tiny: dict[str, Any]) -> Reporting:
+    """A fleet that serves generation 2, which has one of the models alone."""
+    for path in deployed.stores.values():
+        host = Host(deployed.fleet.hub, path.with_suffix(".upgrade"))
+        host.ok(host.generation(tiny, root=str(path)))
+    return deployed
+
+
+def test_what_is_only_looked_at_is_not_taken_for_served(upgraded: Reporting) -> None:
+    """All hosts look at the generation that they would go back to; one of them has none that is whole."""
+    (upgraded.stores["gpu-2"] / "generations/1/big/config.json").unlink()
+    process = upgraded.play("rollback")
+    assert process.returncode == 2
+    report = upgraded.report()
+    assert [(row["generation"], row["served"], row["status"]) for row in report["hosts"]] == [(2, True, "failed")] * 2
+    assert {key: cell["action"] for key, cell in cells(report).items()} == {
+        ("gpu-1", "tiny"): None,
+        ("gpu-2", "tiny"): None,
+    }
+
+
+@pytest.mark.parametrize("loop", [{}, {"loop": [1]}], ids=["task", "loop"])
+def test_tasks_in_check_mode_tell_of_nothing_that_was_done(upgraded: Reporting, loop: dict[str, Any]) -> None:
+    serve = {
+        "name": "Serve it on one of them",
+        "gpufleet.models.model_generation": {"root": "{{ model_store_root }}", "generation": "{{ item | default(1) }}"},
+        "check_mode": "{{ inventory_hostname == 'gpu-1' and item | default(1) == 1 }}",
+    }
+    process = upgraded.run(INFO, {**serve, **loop})
+    assert process.returncode == 0
+    assert "DEPRECATION" not in process.stderr
+    report = upgraded.report()
+    assert [row["generation"] for row in report["hosts"]] == [2, 1]
+    assert {key: cell["action"] for key, cell in cells(report).items()} == {
+        ("gpu-1", "tiny"): None,
+        ("gpu-2", "tiny"): "unchanged",
+        ("gpu-2", "big"): "added",
+    }
+
+
 def test_loops_and_included_roles(deployed: Reporting) -> None:
     loop = {
         "name": "Look in a loop",

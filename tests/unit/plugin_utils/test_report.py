@@ -174,6 +174,23 @@ def test_check_mode_tells_the_plan() -> None:
     assert (cell["commit"], cell["action"], cell["planned_commit"]) == (commit_of(MINILM), "updated", "e" * 40)
 
 
+def test_a_run_did_not_do_what_one_of_its_tasks_only_looked_at() -> None:
+    """Whether it comes to it or not: before a rollback, all hosts look at the generation to go back to."""
+    run = make_run()
+    run.hosts["gpu-1"] = host = host_of(("model_store_info", store_info(7, [MINILM])))
+    back = generation(6, "updated", True, True)
+    host.observe("model_generation", back, FINISHED, True)
+    (row,) = make_report(run, None)["hosts"]
+    assert (row["generation"], row["served"]) == (7, True)
+    (cell,) = row["models"]
+    assert (cell["commit"], cell["action"], cell["planned_commit"]) == (commit_of(MINILM), None, None)
+
+    host.observe("model_generation", back, FINISHED, False)
+    (row,) = make_report(run, None)["hosts"]
+    (cell,) = row["models"]
+    assert (row["generation"], cell["commit"], cell["action"]) == (6, "e" * 40, "updated")
+
+
 def test_a_conversion_has_a_run_of_its_own() -> None:
     own, converted = smoke_entry(MINILM, 12), {**smoke_entry(MINILM, 5), "engine": "openvino"}
     row = row_of(
