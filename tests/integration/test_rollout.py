@@ -123,6 +123,23 @@ class Hosts(Fleet):
         path = self.root_of(host) / "hooks.txt"
         return path.exists() and kind in path.read_text(encoding="utf-8")
 
+    def die_in(self, kind: str) -> None:
+        """Let the control node die while all hosts run the hook."""
+        hanging = [self.root_of(host) / f"{kind}-hangs" for host in self.hosts]
+        for path in hanging:
+            path.touch()
+        with self.started("site") as process:
+            wait_until(lambda: all(self.came_to(kind, host) for host in self.hosts), "the hooks", timeout=120)
+            os.killpg(process.pid, signal.SIGKILL)
+        for path in hanging:
+            path.unlink()
+        for host in self.hosts:
+            self.hooked(host)
+
+    def noted(self) -> set[str]:
+        """Return the hosts whose stores say that a run is in its second phase, or died in it."""
+        return {host for host in self.hosts if (self.root_of(host) / "activation.json").exists()}
+
     def hooked(self, host: str) -> list[str]:
         """Return what the hooks wrote on a host since the last time, and forget it."""
         path = self.root_of(host) / "hooks.txt"
@@ -264,6 +281,18 @@ def test_each_goes_on_up_to_a_share_of_failures(upgraded: Hosts) -> None:
     assert upgraded.serves() == {"gpu-1": 2, "gpu-2": 1, "gpu-3": 2}
 
 
+def test_a_playbook_of_several_rollouts(upgraded: Hosts) -> None:
+    """Each goes by the settings of its own hosts."""
+    upgraded.hosts["gpu-1"] |= {"rollout_policy": "each", "rollout_serial": 1}
+    upgraded.hosts["gpu-3"]["model_store_endpoint"] = f"http://127.0.0.1:{closed_port()}"
+    site = "gpufleet.models.site"
+    plays = [{"import_playbook": site, "vars": {"model_hosts": hosts}} for hosts in ("gpu-1", "gpu-2:gpu-3")]
+    playbook = upgraded.directory / "own.yml"
+    playbook.write_text(json.dumps(plays), encoding="utf-8")
+    assert upgraded.failed(str(playbook)) == {"gpu-2", "gpu-3"}
+    assert upgraded.serves() == {"gpu-1": 2, "gpu-2": 1, "gpu-3": 1}
+
+
 # Hooks.
 
 
@@ -385,14 +414,7 @@ def test_a_hook_that_cannot_be_read_is_told_first(hosts: Hosts, hook: str) -> No
 
 @pytest.mark.parametrize("kind", ["before", "after"])
 def test_the_control_node_dies_between_the_phases(hooked: Hosts, kind: str) -> None:
-    for host in hooked.hosts:
-        (hooked.root_of(host) / f"{kind}-hangs").touch()
-    with hooked.started("site") as process:
-        wait_until(lambda: all(hooked.came_to(kind, host) for host in hooked.hosts), "the hooks", timeout=120)
-        os.killpg(process.pid, signal.SIGKILL)
-    for host in hooked.hosts:
-        (hooked.root_of(host) / f"{kind}-hangs").unlink()
-        hooked.hooked(host)
+    hooked.die_in(kind)
     assert hooked.serves() == dict.fromkeys(hooked.hosts, 1 if kind == "before" else 2)
 
     hooked.hub.stats.reset()
@@ -403,6 +425,58 @@ def test_the_control_node_dies_between_the_phases(hooked: Hosts, kind: str) -> N
         # What had been switched is drained and restarted once more.
         assert hooked.hooked(host) == [FORTH[0].replace(", 1", f", {1 if kind == 'before' else 2}"), FORTH[1]]
     assert hooked.changed("site") == 0
+
+
+@pytest.mark.parametrize("kind", ["before", "after"])
+def test_what_a_run_that_died_drained_is_served_again_where_the_next_stops_at_the_barrier(
+    hooked: Hosts, kind: str
+) -> None:
+    hooked.die_in(kind)
+    served = 1 if kind == "before" else 2
+    hooked.hosts["gpu-3"] |= unreachable()
+    # This one is as if that run had not begun on it, or had come to its end.
+    (hooked.root_of("gpu-2") / "activation.json").unlink()
+    assert hooked.failed("site") == ALL - ({"gpu-2"} if kind == "after" else set())
+    drained = [] if kind == "before" else ["before 2 to 1, back, 2"]
+    assert [hooked.hooked(host) for host in hooked.hosts] == [[*drained, "after 2 to 1, back, 1"], [], []]
+    assert hooked.serves() == {"gpu-1": 1, "gpu-2": served, "gpu-3": served}
+    assert hooked.noted() == {"gpu-3"}
+    reason, _dash, checked = hooked.message("gpu-1").partition(" - checked: ")
+    assert re.fullmatch(r"gpu-3 failed \(.*\), and these hosts serve a generation together or not at all", reason)
+    assert checked == (
+        "generation 1 is whole and served as before; generation 2 is ready here, not served; mend that and run this "
+        "again, it goes on from there"
+    )
+
+
+def test_a_run_that_died_is_taken_up_with_another_lock_and_fails(hooked: Hosts) -> None:
+    """What is served then is the generation from before the run that died, and the hooks are told so."""
+    del hooked.hosts["gpu-3"]
+    hooked.die_in("after")
+    hooked.upgrade("third")
+    (hooked.root_of("gpu-2") / "before-fails").touch()
+    assert hooked.failed("site") == set(hooked.hosts)
+    assert hooked.serves() == dict.fromkeys(hooked.hosts, 1)
+    for host in hooked.hosts:
+        assert hooked.hooked(host) == ["before 1 to 3, 2", "after 3 to 1, back, 1"]
+        assert "generation 1 is whole and served as before" in hooked.message(host)
+    assert hooked.noted() == set()
+
+
+def test_what_another_run_has_done_since_stays(hooked: Hosts) -> None:
+    """It takes this one for a run that died, and comes to its end while this one runs its hook."""
+    del hooked.hosts["gpu-2"], hooked.hosts["gpu-3"]
+    root = {"root": "{{ model_store_root }}"}
+    tasks = [
+        {"name": "Serve it", "gpufleet.models.model_generation": {**root, "generation": 2}},
+        {"name": "End well", "gpufleet.models.model_activation": {**root, "state": "absent"}},
+        {"name": "Say no", "ansible.builtin.fail": {"msg": "the load balancer said no"}},
+    ]
+    (hooked.inventory.parent / "before.yml").write_text(json.dumps(tasks), encoding="utf-8")
+    assert hooked.failed("site") == {"gpu-1"}
+    assert hooked.serves() == {"gpu-1": 2}
+    assert hooked.hooked("gpu-1") == []
+    assert hooked.message("gpu-1").endswith("the load balancer said no - checked: generation 2 is whole and served")
 
 
 def test_a_host_dies_after_the_switch_of_others(upgraded: Hosts) -> None:
@@ -481,6 +555,22 @@ def test_wrong_variables(hosts: Hosts, given: dict[str, Any], sentence: str) -> 
     assert not any(hosts.root_of(host).exists() for host in hosts.hosts)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("rollout_policy", "each", "together, each"),
+        ("rollout_serial", [1, "50%"], "100%, [1, '50%']"),
+        ("rollout_max_fail_percentage", 0, "none, 0"),
+    ],
+    ids=lambda value: value if str(value).startswith("rollout") else "",
+)
+def test_variables_that_differ_by_host(upgraded: Hosts, name: str, value: Any, found: str) -> None:
+    upgraded.hosts["gpu-3"][name] = value
+    assert upgraded.failed("rollback") == {"gpu-1"}
+    assert upgraded.message("gpu-1").startswith(f"{name}: expected the same on all hosts of the play, found {found}; ")
+    assert upgraded.serves() == dict.fromkeys(upgraded.hosts, 1)
+
+
 @pytest.mark.parametrize("playbook", sorted(path.stem for path in (CHECKOUT / "playbooks").glob("*.yml")))
 def test_hosts_that_there_are_not(hosts: Hosts, playbook: str) -> None:
     hosts.run(playbook, "-e", "model_hosts=embeding")
@@ -507,10 +597,7 @@ def test_a_group_without_its_model_in_the_lock(hosts: Hosts) -> None:
 
     assert hosts.failed("site", "-e", "rollout_policy=each") == {"gpu-3"}
     assert hosts.serves() == {"gpu-1": 1, "gpu-2": 1, "gpu-3": None}
-    hosts.hosts["gpu-3"]["rollout_policy"] = "each"
-    hosts.run("site")
-    assert "rollout_policy: expected the same on all hosts of the play" in " ".join(hosts.output.split())
 
-    del hosts.hosts["gpu-3"]["model_store_models"], hosts.hosts["gpu-3"]["rollout_policy"]
+    del hosts.hosts["gpu-3"]["model_store_models"]
     assert hosts.failed("site") == set()
     assert hosts.serves() == dict.fromkeys(hosts.hosts, 1)
