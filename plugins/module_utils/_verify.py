@@ -165,8 +165,10 @@ def repair(
         elif finding.record is not None and not finding.damage:
             reseal(store, finding.record)
     downloaded, obstacle = 0, None
-    for model in dict.fromkeys(need.model.name for need in needs):
-        wanted = [need for need in needs if need.model.name == model]
+    # What takes no network comes first, then one model after the other.
+    groups = [need.model.name if need.wanted_bytes else "" for need in needs]
+    for group in sorted(set(groups)):
+        wanted = [need for need, its_group in zip(needs, groups) if its_group == group]
         try:
             downloaded += provide(store, wanted, hub, limits, work.begin("receive"), cancelled)
         except Cancelled:
