@@ -26,6 +26,8 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave no trace in this process, and take nothing from its environment."""
     for name in ("HF_ENDPOINT", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    # Modules run on hosts, whatever of the control node's Ansible other tests have imported into this process.
+    monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
